@@ -44,3 +44,6 @@ func Usagef(format string, args ...any) error { return &UsageError{fmt.Errorf(fo
 
 // ErrHalt marks an error that retrying can't mend: the stage stops and says so. Errors without it are retried.
 var ErrHalt = errors.New("halted")
+
+// ErrFenced means that another listener of the lane published first: read the lane's last batch and go on from its end.
+var ErrFenced = errors.New("another listener published to this lane first")
