@@ -24,6 +24,9 @@ type Builder struct {
 	window map[afterimage.TableID][]Interval
 }
 
+// A batch can come twice: after a crash between a commit and the trimming of the stream. Its changes are cut by position;
+// its notes are told apart by what they did, so taking one in twice changes nothing.
+
 // NewBuilder returns a builder of an edit on state.
 func NewBuilder(state *State) *Builder {
 	return &Builder{
@@ -110,19 +113,31 @@ func (b *Builder) note(lane afterimage.LaneID, n *Note) {
 	case NoteRange:
 		b.noteRange(n)
 	case NoteGap:
-		b.edit.AddGaps = append(b.edit.AddGaps, Gap{Lane: lane, From: n.From, To: n.To, Reason: n.Reason})
-		b.closeWindows(n.From)
+		g := Gap{Lane: lane, From: n.From, To: n.To, Reason: n.Reason}
+		if !slices.Contains(b.state.Gaps, g) {
+			b.edit.AddGaps = append(b.edit.AddGaps, g)
+			b.closeWindows(n.From)
+		}
 	case NoteUncertified:
-		b.edit.AddUncertified = append(b.edit.AddUncertified, Uncertified{Lane: lane, Table: n.Table, Time: n.Time, Reason: n.Reason})
+		u := Uncertified{Lane: lane, Table: n.Table, Time: n.Time, Reason: n.Reason}
+		if !slices.Contains(b.state.Uncertified, u) {
+			b.edit.AddUncertified = append(b.edit.AddUncertified, u)
+		}
 	}
 }
 
 // beginScan notes that a table can't be restored until its image is complete, but for what it had before a gap: a table
-// without windows was created under the log's eye, so it was restorable up to the gap.
+// without windows was created under the log's eye, so it was restorable up to the gap. A scan under way, or one that ended
+// with no gap since, is not begun again.
 func (b *Builder) beginScan(lane afterimage.LaneID, id afterimage.TableID) {
+	w := b.windows(id)
+	_, running := b.scan(id)
+	if running || w != nil && (len(w) == 0 || w[len(w)-1].To == 0) {
+		return
+	}
 	b.scans[id] = Scan{Lane: lane}
 	delete(b.ended, id)
-	if b.windows(id) != nil {
+	if w != nil {
 		return
 	}
 	b.window[id] = []Interval{}
@@ -144,6 +159,9 @@ func (b *Builder) noteRange(n *Note) {
 	}
 	if n.Dropped {
 		b.ended[n.Table] = true
+		return
+	}
+	if len(n.Segments) > 0 && slices.Contains(scan.Segments, n.Segments[0].ID) {
 		return
 	}
 	if scan.Ranges == 0 || n.MinTime < scan.MinTime {
