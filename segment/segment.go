@@ -6,7 +6,7 @@
 //  2. A segment is cut in row groups of about [RowGroupBytes]; the key index names each one's first row and byte range,
 //     so a row's history is found with two range reads: index, row group.
 //  3. Checksums are over stored bytes: Meta.Sum over the object, one per row group in the key index.
-//  4. Any Parquet reader opens a segment; our envelope lives in the footer's metadata. docs/format.md specifies it.
+//  4. Any Parquet reader opens a segment; our envelope lives in the footer's metadata. docs/format/segment.md specifies it.
 package segment
 
 import "github.com/afterimagedb/afterimage"
