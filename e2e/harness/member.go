@@ -39,6 +39,9 @@ func (m *Member) URI() string { return "mongodb://" + m.Addr() + "/?directConnec
 // LogPath is the mongod's log.
 func (m *Member) LogPath() string { return filepath.Join(m.Dir, "mongod.log") }
 
+// outputPath holds what the mongod prints: what is wrong with its arguments, for instance.
+func (m *Member) outputPath() string { return filepath.Join(m.Dir, "output.log") }
+
 // Alive says whether the process runs (or is paused).
 func (m *Member) Alive() bool { return m.proc.alive() }
 
@@ -93,7 +96,7 @@ func (m *Member) launch() error {
 		"--dbpath", m.Dir, "--logpath", m.LogPath(), "--logappend",
 		"--port", strconv.Itoa(m.Port), "--bind_ip", "127.0.0.1", "--nounixsocket",
 	}, m.args...)
-	p, err := startProcess(m.binary, args, nil, filepath.Join(m.Dir, "stdout.log"))
+	p, err := startProcess(m.binary, args, nil, m.outputPath())
 	if err != nil {
 		return err
 	}
@@ -114,7 +117,7 @@ func (m *Member) waitUp(ctx context.Context) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("harness: member %s does not come up: %w; its log ends:\n%s", m.Addr(), err, logTail(m.LogPath()))
+		return fmt.Errorf("harness: member %s does not come up: %w; its log ends:\n%s\n%s", m.Addr(), err, logTail(m.LogPath()), logTail(m.outputPath()))
 	}
 	return nil
 }

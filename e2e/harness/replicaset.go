@@ -145,6 +145,9 @@ func (o Options) mongodArgs(set string) []string {
 		"--setParameter", "diagnosticDataCollectionEnabled=false",
 		"--setParameter", "enableTestCommands=1",
 	}
+	if o.Version != Mongo44 { // which does not know it
+		args = append(args, "--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100") // else 15 s for clients to notice
+	}
 	if set != "" {
 		args = append(args, "--replSet", set, "--oplogSize", strconv.Itoa(orDefault(o.OplogMB, defaultOplogMB)))
 	}
