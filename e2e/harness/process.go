@@ -133,7 +133,7 @@ func poll(ctx context.Context, p *process, f func(context.Context) error) error 
 		case <-ctx.Done():
 			return errors.Join(ctx.Err(), err)
 		case <-ended:
-			return fmt.Errorf("process %d ended (%v): %w", p.os.Pid, p.err, err)
+			return errors.Join(fmt.Errorf("process %d ended", p.os.Pid), p.err, err)
 		case <-tick.C:
 		}
 	}
