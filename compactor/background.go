@@ -18,6 +18,7 @@ const sweepEvery = 10 * time.Minute
 func (c *Compactor) background(ctx context.Context) error {
 	sweep := time.NewTicker(min(sweepEvery, c.o.Grace))
 	defer sweep.Stop()
+	c.poke() // what a process before left undone
 	for {
 		select {
 		case <-ctx.Done():
@@ -29,10 +30,11 @@ func (c *Compactor) background(ctx context.Context) error {
 		case <-c.wake:
 		}
 		if err := c.work(ctx); err != nil && ctx.Err() == nil {
-			c.log.Warn("background work failed, trying again after the next commit", "error", err)
+			c.log.Warn("background work failed, trying again", "error", err)
 			if err := pause(ctx, c.o.RetryAfter); err != nil {
 				return err
 			}
+			c.poke()
 		}
 	}
 }
@@ -114,6 +116,10 @@ func (c *Compactor) merge(ctx context.Context, j *mergeJob) error {
 		}
 		return manifest.Edit{AddSegments: metas, RemoveSegments: parents}, nil
 	})
+	if errors.Is(err, errOvertaken) {
+		c.discard(ctx, metas)
+		return nil
+	}
 	if err == nil {
 		c.metrics.merges.Inc()
 		c.log.Debug("merged", "inputs", len(parents), "outputs", len(metas), "level", j.level, "seconds", time.Since(began).Seconds())
@@ -121,8 +127,17 @@ func (c *Compactor) merge(ctx context.Context, j *mergeJob) error {
 	return err
 }
 
-// errOvertaken says that another process exchanged the inputs meanwhile.
-var errOvertaken = errors.New("the inputs were merged by another process")
+// errOvertaken says that another process committed the same work: ours is thrown away and the plan made anew.
+var errOvertaken = errors.New("another process did this work first")
+
+// discard deletes objects that were written for a commit that did not and will not happen.
+func (c *Compactor) discard(ctx context.Context, metas []segment.Meta) {
+	for _, m := range metas {
+		if err := c.o.Bucket.Delete(ctx, segment.ObjectName(m.ID)); err != nil {
+			c.log.Warn("an object without a commit stays behind", "object", segment.ObjectName(m.ID), "error", err)
+		}
+	}
+}
 
 // exchanged reports whether the exchange is in the state already: its commit happened though its answer was lost.
 func exchanged(s *manifest.State, parents []string, metas []segment.Meta) (bool, error) {

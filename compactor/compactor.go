@@ -61,7 +61,7 @@ func New(o Options) *Compactor {
 	o.defaults()
 	return &Compactor{
 		o: o, committer: o.Committer, log: o.Logger.With("stage", "compactor", "source", o.Source),
-		metrics: newMetrics(o.Registerer, o.Source), wake: make(chan struct{}, 1),
+		metrics: newMetrics(o.Registerer), wake: make(chan struct{}, 1),
 	}
 }
 
@@ -109,6 +109,11 @@ func (c *Compactor) committed(lane string, s *manifest.State, began time.Time) {
 	}
 	c.metrics.liveSegments.Set(float64(len(s.Segments)))
 	c.metrics.manifest.Set(float64(s.Number))
+	c.poke()
+}
+
+// poke wakes the background.
+func (c *Compactor) poke() {
 	select {
 	case c.wake <- struct{}{}:
 	default:

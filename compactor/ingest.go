@@ -188,27 +188,11 @@ func (in *ingest) flush(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	state, err := in.c.committer.Commit(ctx, func(s *manifest.State) (manifest.Edit, error) {
-		b := manifest.NewBuilder(s)
-		for i := range in.pending {
-			p := &in.pending[i]
-			if b.Covers(p.batch.BatchHeader) {
-				continue
-			}
-			if _, err := b.Batch(&p.batch, p.seq); err != nil {
-				return manifest.Edit{}, err
-			}
-		}
-		e := b.Edit()
-		if l, ok := s.Lane(in.name); ok && len(e.Lanes) > 0 && len(metas) > 0 && e.Lanes[0].Extends != nil && l.Covered == e.Lanes[0].Lane.Covered {
-			return manifest.Edit{}, nil // a commit whose answer was lost did happen
-		}
-		for _, m := range metas {
-			m.Lanes = []afterimage.LaneID{laneOf(&e, s, in.name)}
-			e.AddSegments = append(e.AddSegments, m)
-		}
-		return e, nil
-	})
+	base, _ := in.c.committer.State().Lane(in.name)
+	state, err := in.c.committer.Commit(ctx, func(s *manifest.State) (manifest.Edit, error) { return in.propose(s, base, metas) })
+	if errors.Is(err, errOvertaken) {
+		in.c.discard(ctx, metas)
+	}
 	if err != nil {
 		return err
 	}
@@ -219,6 +203,35 @@ func (in *ingest) flush(ctx context.Context) error {
 		in.c.log.Warn("stream was not trimmed, trying again after the next commit", "lane", in.name, "error", err)
 	}
 	return nil
+}
+
+// propose makes the edit of what is pending on a state whose lane still stands at base. Metas are cut by that coverage: on
+// any other they would hold changes twice.
+func (in *ingest) propose(s *manifest.State, base manifest.Lane, metas []segment.Meta) (manifest.Edit, error) {
+	if len(metas) > 0 {
+		if _, ok := s.Segments[metas[0].ID]; ok {
+			return manifest.Edit{}, nil // committed before, only the answer was lost
+		}
+	}
+	if l, _ := s.Lane(in.name); l.ID != base.ID || l.Epoch != base.Epoch || l.Covered != base.Covered {
+		return manifest.Edit{}, errOvertaken
+	}
+	b := manifest.NewBuilder(s)
+	for i := range in.pending {
+		p := &in.pending[i]
+		if b.Covers(p.batch.BatchHeader) {
+			continue
+		}
+		if _, err := b.Batch(&p.batch, p.seq); err != nil {
+			return manifest.Edit{}, err
+		}
+	}
+	e := b.Edit()
+	for _, m := range metas {
+		m.Lanes = []afterimage.LaneID{laneOf(&e, s, in.name)}
+		e.AddSegments = append(e.AddSegments, m)
+	}
+	return e, nil
 }
 
 // laneOf is the id that the lane has after the edit.

@@ -21,16 +21,15 @@ type metrics struct {
 	commitSeconds prometheus.Histogram
 }
 
-func newMetrics(r prometheus.Registerer, source string) *metrics {
-	label := prometheus.Labels{"source": source}
+func newMetrics(r prometheus.Registerer) *metrics {
 	counter := func(name, help string) prometheus.Counter {
-		return prometheus.NewCounter(prometheus.CounterOpts{Name: "afterimage_compactor_" + name, Help: help, ConstLabels: label})
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: "afterimage_compactor_" + name, Help: help})
 	}
 	counters := func(name, by, help string) *prometheus.CounterVec {
-		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "afterimage_compactor_" + name, Help: help, ConstLabels: label}, []string{by})
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "afterimage_compactor_" + name, Help: help}, []string{by})
 	}
 	gauge := func(name, help string) prometheus.Gauge {
-		return prometheus.NewGauge(prometheus.GaugeOpts{Name: "afterimage_compactor_" + name, Help: help, ConstLabels: label})
+		return prometheus.NewGauge(prometheus.GaugeOpts{Name: "afterimage_compactor_" + name, Help: help})
 	}
 	m := &metrics{
 		batches:      counters("batches_total", "lane", "Batches taken from the stream."),
@@ -47,11 +46,11 @@ func newMetrics(r prometheus.Registerer, source string) *metrics {
 		liveSegments: gauge("live_segments", "Segments in the newest manifest."),
 		manifest:     gauge("manifest_number", "Number of the newest manifest."),
 		horizon: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "afterimage_compactor_horizon_seconds", ConstLabels: label,
+			Name: "afterimage_compactor_horizon_seconds",
 			Help: "Committed horizon of a lane on the source's clock, seconds since the Unix epoch.",
 		}, []string{"lane"}),
 		commitSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "afterimage_compactor_commit_seconds", ConstLabels: label, Buckets: prometheus.ExponentialBuckets(0.005, 2, 14),
+			Name: "afterimage_compactor_commit_seconds", Buckets: prometheus.ExponentialBuckets(0.005, 2, 14),
 			Help: "Time to sort, write and commit one flush of level 0.",
 		}),
 	}

@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"cmp"
+	"context"
 	"slices"
 	"sort"
 
@@ -108,4 +109,30 @@ func (s *State) PartRange(i int) afterimage.Range {
 		r.To = s.Boundaries[i]
 	}
 	return r
+}
+
+// Open opens a piece's segments for a read at a time and merges them into one run.
+func (p *Piece) Open(ctx context.Context, g segment.Getter, at afterimage.Time) (segment.Iterator, error) {
+	its := make([]segment.Iterator, 0, len(p.Images)+len(p.Changes))
+	open := func(ms []segment.Meta, after afterimage.Time) error {
+		for _, m := range ms {
+			it, err := segment.Open(ctx, g, m, segment.ReadOptions{Range: p.Range, After: after, Until: at})
+			if err != nil {
+				return err
+			}
+			its = append(its, it)
+		}
+		return nil
+	}
+	err := open(p.Images, 0)
+	if err == nil {
+		err = open(p.Changes, p.After)
+	}
+	if err != nil {
+		for _, it := range its {
+			it.Close()
+		}
+		return nil, err
+	}
+	return segment.Merge(its...), nil
 }
