@@ -62,6 +62,10 @@ func (p *Policy) planMerge(s *manifest.State) *mergeJob {
 			continue
 		}
 		g := groupOf(s, &m)
+		// Merging full segments of one part would make as many again: the next image ends their number instead.
+		if g.part >= 0 && m.RawBytes >= p.SegmentBytes/2 {
+			continue
+		}
 		groups[g] = append(groups[g], m)
 		if len(groups[g]) == p.FanIn {
 			full = append(full, g)
