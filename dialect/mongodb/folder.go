@@ -1,0 +1,93 @@
+package mongodb
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"github.com/afterimagedb/afterimage"
+	"github.com/afterimagedb/afterimage/dialect"
+)
+
+// folder folds the changes of one row; see [dialect.Folder].
+type folder struct {
+	catalog bool
+	table   afterimage.TableID
+	state   dialect.State
+	lost    error  // a patch had no base, and nothing replaced the row since
+	a, b    []byte // state.Body lies in a after a patch; b takes the next one
+	up      updater
+}
+
+var _ dialect.Folder = (*folder)(nil)
+
+var errNoBase = errors.New("an update has no version before it to apply to")
+
+// Reset begins a row.
+func (f *folder) Reset(table afterimage.TableID, _ []byte) {
+	f.table, f.catalog = table, table == afterimage.CatalogTable
+	f.state, f.lost = dialect.State{}, nil
+}
+
+// Apply adds the next change of the row.
+func (f *folder) Apply(c *afterimage.Change) error {
+	switch c.Op {
+	case afterimage.OpInsert, afterimage.OpPut:
+		f.put(c)
+	case afterimage.OpDelete:
+		f.state, f.lost = dialect.State{Time: c.Time}, nil
+	case afterimage.OpPatch:
+		return f.patch(c)
+	case afterimage.OpUnknown:
+	}
+	return nil
+}
+
+func (f *folder) put(c *afterimage.Change) {
+	// A row of an image that says what is known already was made by an earlier change: it keeps that time.
+	if c.From == afterimage.FromImage && f.state.Exists && f.lost == nil && bytes.Equal(f.state.Body, c.Body) {
+		if f.state.Born == (afterimage.Born{}) {
+			f.state.Born = c.Born
+		}
+		return
+	}
+	born := f.state.Born
+	if c.Op == afterimage.OpInsert && c.From != afterimage.FromImage {
+		born = afterimage.Born{Time: c.Time, Order: c.Order}
+	}
+	if c.Born != (afterimage.Born{}) {
+		born = c.Born
+	}
+	f.state = dialect.State{Exists: true, Body: c.Body, Born: born, Time: c.Time}
+	f.lost = nil
+}
+
+func (f *folder) patch(c *afterimage.Change) error {
+	if f.lost != nil {
+		return nil
+	}
+	if !f.state.Exists {
+		f.lost = fmt.Errorf("table %s at %s: %w", f.table, c.Time, errNoBase)
+		return nil
+	}
+	var err error
+	if f.catalog {
+		f.b, err = applyCatalogPatch(f.state.Body, c.Body)
+	} else {
+		f.b, err = f.up.apply(f.b[:0], f.state.Body, c.Body)
+	}
+	if err != nil {
+		return fmt.Errorf("table %s at %s: %w", f.table, c.Time, err)
+	}
+	f.a, f.b = f.b, f.a
+	f.state.Body, f.state.Time = f.a, c.Time
+	return nil
+}
+
+// State returns the row as it stands.
+func (f *folder) State() (dialect.State, error) {
+	if f.lost != nil {
+		return dialect.State{}, f.lost
+	}
+	return f.state, nil
+}
