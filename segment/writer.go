@@ -54,10 +54,17 @@ type Writer struct {
 	flushed int64 // uncompressed bytes of the row groups written
 }
 
+// sinkStepBytes is by how much a large object's buffer grows.
+const sinkStepBytes = 16 << 20
+
 // sink is the object as it grows; arrow asks it where it is.
 type sink struct{ buf []byte }
 
 func (s *sink) Write(p []byte) (int, error) {
+	if cap(s.buf)-len(s.buf) < len(p) {
+		// Doubling at first, then in steps: what a large segment copies and what it wastes both stay small.
+		s.buf = slices.Grow(s.buf, max(len(p), min(cap(s.buf), sinkStepBytes)))
+	}
 	s.buf = append(s.buf, p...)
 	return len(p), nil
 }
@@ -211,25 +218,27 @@ func (w *Writer) flush() error {
 // writeChunk writes one column of the pending rows: a dictionary of one value if they are all the same, else one PLAIN
 // page. The chunk's offset is from the start of the object.
 func (w *Writer) writeChunk(meta *metadata.ColumnChunkMetaDataBuilder, col int) (chunk, error) {
-	if err := w.resetPager(meta, col); err != nil {
-		return chunk{}, err
-	}
 	values, rows := w.pages[col], int32(w.current.rows)
 	if constant(values, widths[col]) {
-		return w.writeConstant(values[:widths[col]], rows)
+		value := slices.Clone(values[:widths[col]])
+		return chunk{constant: value}, w.writeConstant(meta, col, value, rows)
 	}
-	c := chunk{raw: int64(len(values))}
-	n, err := w.writePage(values, rows, parquet.Encodings.Plain)
-	if err != nil {
+	if err := w.resetPager(meta, col, compress.Codecs.Zstd); err != nil {
 		return chunk{}, err
 	}
-	c.offset, c.stored = w.sink.Tell()-n, n
+	// Our own pooled compressor: arrow would make a new one for every page.
+	w.scratch = w.enc.EncodeAll(values, w.scratch[:0])
+	if err := w.writePage(w.scratch, len(values), rows, parquet.Encodings.Plain); err != nil {
+		return chunk{}, err
+	}
+	n := int64(len(w.scratch))
+	c := chunk{offset: w.sink.Tell() - n, stored: n, raw: int64(len(values))}
 	return c, w.pager.Close(false, false)
 }
 
 // resetPager points arrow's page writer at the next column. One of them serves the whole file.
-func (w *Writer) resetPager(meta *metadata.ColumnChunkMetaDataBuilder, col int) (err error) {
-	codec, level := compress.Codecs.Zstd, compress.DefaultCompressionLevel
+func (w *Writer) resetPager(meta *metadata.ColumnChunkMetaDataBuilder, col int, codec compress.Compression) (err error) {
+	const level = compress.DefaultCompressionLevel
 	if w.pager == nil {
 		w.pager, err = file.NewPageWriter(&w.sink, codec, level, meta, int16(len(w.groups)), int16(col), memory.DefaultAllocator, false, nil, nil)
 		return err
@@ -237,28 +246,31 @@ func (w *Writer) resetPager(meta *metadata.ColumnChunkMetaDataBuilder, col int) 
 	return w.pager.Reset(&w.sink, codec, level, meta, int16(len(w.groups)), int16(col), nil, nil)
 }
 
-// writePage compresses values with our own pooled compressor (arrow would make a new one for every page) and lets arrow
-// write header and bytes. It returns the compressed size.
-func (w *Writer) writePage(values []byte, rows int32, enc parquet.Encoding) (int64, error) {
-	w.scratch = w.enc.EncodeAll(values, w.scratch[:0])
-	p := file.NewDataPageV1(memory.NewBufferBytes(w.scratch), rows, enc, parquet.Encodings.RLE, parquet.Encodings.RLE, int32(len(values)))
+// writePage lets arrow write a data page whose values are compressed already.
+func (w *Writer) writePage(stored []byte, raw int, rows int32, enc parquet.Encoding) error {
+	p := file.NewDataPageV1(memory.NewBufferBytes(stored), rows, enc, parquet.Encodings.RLE, parquet.Encodings.RLE, int32(raw))
 	defer p.Release()
 	_, err := w.pager.WriteDataPage(p)
-	return int64(len(w.scratch)), err
+	return err
 }
 
-// writeConstant writes a chunk whose rows all hold value: a dictionary page and one run of index 0.
-func (w *Writer) writeConstant(value []byte, rows int32) (chunk, error) {
+// writeConstant writes a chunk whose rows all hold value: a dictionary page and one run of index 0, both so small that
+// they are stored uncompressed.
+func (w *Writer) writeConstant(meta *metadata.ColumnChunkMetaDataBuilder, col int, value []byte, rows int32) error {
+	meta.Contents().MetaData.Codec = 0 // UNCOMPRESSED; the file's properties can say it per column only, not per chunk
+	if err := w.resetPager(meta, col, compress.Codecs.Uncompressed); err != nil {
+		return err
+	}
 	dict := file.NewDictionaryPage(memory.NewBufferBytes(value), 1, parquet.Encodings.Plain)
 	defer dict.Release()
 	if _, err := w.pager.WriteDictionaryPage(dict); err != nil {
-		return chunk{}, err
+		return err
 	}
-	run := appendRun(nil, rows)
-	if _, err := w.writePage(run, rows, parquet.Encodings.RLEDict); err != nil {
-		return chunk{}, err
+	w.scratch = appendRun(w.scratch[:0], rows)
+	if err := w.writePage(w.scratch, len(w.scratch), rows, parquet.Encodings.RLEDict); err != nil {
+		return err
 	}
-	return chunk{constant: slices.Clone(value)}, w.pager.Close(true, false)
+	return w.pager.Close(true, false)
 }
 
 // Close ends the segment and returns the object to store. The writer is of no use afterwards.

@@ -74,7 +74,7 @@ func inflate(dec *zstd.Decoder, dst, src []byte, n int) ([]byte, error) {
 		return nil, fmt.Errorf("claims %d bytes uncompressed, the most is %d", n, pageBytesMax)
 	}
 	if cap(dst) < n {
-		dst = make([]byte, 0, n)
+		dst = make([]byte, 0, n+n/4) // pages are about the same size: leave room for the next
 	}
 	out, err := dec.DecodeAll(src, dst[:0:n])
 	if err != nil {
