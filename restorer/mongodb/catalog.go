@@ -1,0 +1,149 @@
+package mongodb
+
+import (
+	"fmt"
+	"strings"
+
+	"go.mongodb.org/mongo-driver/bson"
+
+	"github.com/afterimagedb/afterimage/dialect"
+)
+
+// The kinds of what is restored, as reports name them.
+const (
+	kindCollection = "collection"
+	kindCapped     = "capped"
+	kindTimeseries = "timeseries"
+	kindView       = "view"
+	kindAuth       = "auth"
+)
+
+const bucketPrefix = "system.buckets."
+
+// collection is a table at T as the catalog describes it.
+type collection struct {
+	table   dialect.Table
+	kind    string
+	logical string   // namespace as users name it: without system.buckets.
+	options bson.Raw // as at T
+	idIndex bson.Raw // nil when it is the usual one
+	indexes [][]byte // specifications, without the one on _id
+}
+
+func readCollection(t dialect.Table) (collection, error) {
+	db, name := splitNamespace(t.Namespace)
+	c := collection{table: t, kind: kindCollection, logical: t.Namespace, options: newDocument().end()}
+	if e, ok := lookup(t.Row, "options"); ok && e.typ == typeDocument {
+		c.options = t.Row[e.value:e.end]
+	}
+	if e, ok := lookup(t.Row, "indexes"); ok && e.typ == typeArray {
+		if err := c.readIndexes(t.Row[e.value:e.end]); err != nil {
+			return c, fmt.Errorf("indexes of %s: %w", t.Namespace, err)
+		}
+	}
+	_, series := lookup(c.options, "timeseries")
+	switch {
+	case series && strings.HasPrefix(name, bucketPrefix):
+		c.kind, c.logical = kindTimeseries, db+"."+strings.TrimPrefix(name, bucketPrefix)
+	case t.Ordered:
+		c.kind = kindCapped
+	}
+	return c, nil
+}
+
+func (c *collection) readIndexes(array []byte) error {
+	return walk(array, func(e element) bool {
+		if e.typ != typeDocument {
+			return true
+		}
+		spec := array[e.value:e.end]
+		if _, clustered := lookup(spec, "clustered"); clustered {
+			return true
+		}
+		if key, ok := lookup(spec, "key"); ok && isIDKey(spec[key.value:key.end]) {
+			if !usualIDIndex(spec) {
+				c.idIndex = spec
+			}
+			return true
+		}
+		c.indexes = append(c.indexes, spec)
+		return true
+	})
+}
+
+// isIDKey reports whether an index is the one on _id, which every collection gets when it is created.
+func isIDKey(key []byte) bool {
+	n, id := 0, false
+	_ = walk(key, func(e element) bool {
+		n++
+		id = string(e.name) == "_id"
+		return true
+	})
+	return n == 1 && id && key[4] != typeString // {_id: "hashed"} is an index like any other
+}
+
+// usualIDIndex reports whether create makes that index by itself: version 2, nothing but key, name and collation.
+func usualIDIndex(spec []byte) bool {
+	usual := true
+	_ = walk(spec, func(e element) bool {
+		switch string(e.name) {
+		case "key", "name", "ns", "collation":
+		case "v":
+			usual = usual && number(spec, e) == 2
+		default:
+			usual = false
+		}
+		return usual
+	})
+	return usual
+}
+
+// number reads a numeric value of any width; 0 for anything else.
+func number(doc []byte, e element) float64 {
+	v := bson.RawValue{Type: e.btype(), Value: doc[e.value:e.end]}
+	switch {
+	case e.typ == typeDouble:
+		return v.Double()
+	case e.typ == 0x10:
+		return float64(v.Int32())
+	case e.typ == 0x12:
+		return float64(v.Int64())
+	}
+	return 0
+}
+
+// without returns doc less the named fields, as bytes.
+func without(doc []byte, names ...string) bson.Raw {
+	out := newDocument()
+	_ = walk(doc, func(e element) bool {
+		for _, n := range names {
+			if string(e.name) == n {
+				return true
+			}
+		}
+		out = append(out, doc[e.at:e.end]...)
+		return true
+	})
+	return out.end()
+}
+
+// internal reports whether a namespace belongs to the server, or is restored in another way than by its rows.
+func internal(ns string) bool {
+	db, name := splitNamespace(ns)
+	switch {
+	case db == "config" || db == "local" || name == "":
+		return true
+	case !strings.HasPrefix(name, "system."):
+		return false
+	case db == "admin":
+		return true
+	}
+	return name != "system.js" && !strings.HasPrefix(name, bucketPrefix)
+}
+
+func isAuth(ns string) bool { return ns == "admin.system.users" || ns == "admin.system.roles" }
+
+func isViews(ns string) bool {
+	db, name := splitNamespace(ns)
+	return name == "system.views" && db != "config" && db != "local" && db != "admin"
+}
