@@ -216,7 +216,8 @@ func (p *scanPlan) listDatabase(ctx context.Context, db *mongo.Database) error {
 	if err != nil {
 		return fmt.Errorf("list the collections of %s: %w", db.Name(), err)
 	}
-	for _, info := range colls {
+	for i := range colls {
+		info := bson.Raw(colls[i])
 		name, _ := info.Lookup("name").StringValueOK()
 		ns := db.Name() + "." + name
 		if kind, _ := info.Lookup("type").StringValueOK(); kind != "collection" || !oplog.Kept(ns) {
@@ -234,8 +235,8 @@ func (p *scanPlan) listDatabase(ctx context.Context, db *mongo.Database) error {
 		if err != nil {
 			return fmt.Errorf("catalog entry of %s: %w", ns, err)
 		}
-		idIndex := slices.ContainsFunc(indexes, func(ix bson.Raw) bool {
-			n, _ := ix.Lookup("name").StringValueOK()
+		idIndex := slices.ContainsFunc(indexes, func(ix []byte) bool {
+			n, _ := bson.Raw(ix).Lookup("name").StringValueOK()
 			return n == "_id_"
 		})
 		p.add(id, row, ns, info.Lookup("options"), idIndex)
@@ -244,13 +245,13 @@ func (p *scanPlan) listDatabase(ctx context.Context, db *mongo.Database) error {
 }
 
 // all runs a command with a cursor and gathers what it returns.
-func all(ctx context.Context, db *mongo.Database, cmd bson.D) ([]bson.Raw, error) {
+func all(ctx context.Context, db *mongo.Database, cmd bson.D) ([][]byte, error) {
 	cur, err := db.RunCommandCursor(ctx, cmd, anyMember())
 	if err != nil {
 		return nil, err
 	}
 	defer cur.Close(ctx) //nolint:errcheck // nothing depends on it
-	var docs []bson.Raw
+	var docs [][]byte
 	for cur.Next(ctx) {
 		docs = append(docs, bytes.Clone(cur.Current))
 	}

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"fmt"
 
-	"go.mongodb.org/mongo-driver/bson"
-
 	"github.com/afterimagedb/afterimage"
 	dialect "github.com/afterimagedb/afterimage/dialect/mongodb"
 )
@@ -161,11 +159,16 @@ func (c *cursor) ddl(e *entry, cmd *element) {
 	}
 	switch name {
 	case "create":
-		c.catalog(afterimage.OpInsert, e.ui, dialect.CatalogCreate(ns, bson.Raw(e.o)))
+		row, err := dialect.CatalogCreate(ns, e.o)
+		if err != nil {
+			c.unknown(e, fmt.Sprintf("create %s: %v", ns, err))
+			return
+		}
+		c.catalog(afterimage.OpInsert, e.ui, row)
 	case "drop":
-		c.catalog(afterimage.OpDelete, e.ui, dialect.CatalogDelete(ns, bson.Raw(e.o)))
+		c.catalog(afterimage.OpDelete, e.ui, dialect.CatalogDelete(ns, e.o))
 	default:
-		c.catalog(afterimage.OpPatch, e.ui, dialect.CatalogPatch(ns, bson.Raw(e.o), bson.Raw(e.o2)))
+		c.catalog(afterimage.OpPatch, e.ui, dialect.CatalogPatch(ns, e.o, e.o2))
 	}
 }
 
@@ -187,13 +190,13 @@ func (c *cursor) rename(e *entry, cmd *element) {
 		id, isID := target.uuid()
 		switch {
 		case isID:
-			c.catalog(afterimage.OpDelete, id, dialect.CatalogDelete(string(to.text()), bson.Raw(e.o)))
+			c.catalog(afterimage.OpDelete, id, dialect.CatalogDelete(string(to.text()), e.o))
 		case target.truth():
 			c.unknown(e, fmt.Sprintf("renameCollection over %s without its UUID", to.text()))
 			return
 		}
 	}
-	c.catalog(afterimage.OpPatch, e.ui, dialect.CatalogPatch(string(from), bson.Raw(e.o), bson.Raw(e.o2)))
+	c.catalog(afterimage.OpPatch, e.ui, dialect.CatalogPatch(string(from), e.o, e.o2))
 }
 
 // catalog adds a change of the catalog row of a table.

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 
-	"go.mongodb.org/mongo-driver/bson"
-
 	"github.com/afterimagedb/afterimage"
 	dialect "github.com/afterimagedb/afterimage/dialect/mongodb"
 	"github.com/afterimagedb/afterimage/manifest"
@@ -290,13 +288,13 @@ func (c *cursor) update(e *entry) bool {
 	if err != nil {
 		return false
 	}
-	switch form(e.o) {
-	case formPatch:
+	switch dialect.UpdateOp(e.o) { //nolint:exhaustive // an update is one of two
+	case afterimage.OpPatch:
 		c.add(afterimage.OpPatch, e.ui, key, e.o)
-	case formReplacement:
+	case afterimage.OpPut:
 		d := c.d
 		mark := len(d.arena)
-		d.arena = dialect.ReplacementDocument(d.arena, bson.Raw(e.o))
+		d.arena = dialect.ReplacementDocument(d.arena, e.o)
 		c.add(afterimage.OpPut, e.ui, key, d.arena[mark:len(d.arena):len(d.arena)])
 	default:
 		return false
@@ -314,34 +312,4 @@ func (c *cursor) delete(e *entry) bool {
 	}
 	c.add(afterimage.OpDelete, e.ui, key, e.o)
 	return true
-}
-
-// updateForm is how the o of an update is to be read.
-type updateForm int
-
-const (
-	formUnknown updateForm = iota
-	formReplacement
-	formPatch
-)
-
-// form tells a diff from a replacement as the server does: by the value of $v, wherever it stands.
-func form(o []byte) updateForm {
-	w := walk(o)
-	var f element
-	for at := 0; w.next(&f); at++ {
-		if len(f.name) != 2 || f.name[0] != '$' || f.name[1] != 'v' {
-			continue
-		}
-		if v, ok := f.number(); ok && (v == 1 || v == 2) {
-			return formPatch
-		}
-		if at == 0 {
-			return formUnknown
-		}
-	}
-	if w.bad {
-		return formUnknown
-	}
-	return formReplacement
 }
