@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
@@ -26,6 +27,7 @@ const (
 	// payloadHeadroom is left in a message for the headers that we send with it.
 	payloadHeadroom = 1 << 10
 	minPayloadBytes = 64 << 10
+	reconnectWait   = 50 * time.Millisecond // to a server in this process
 )
 
 // Metadata of a stream: the names as they were given.
@@ -105,6 +107,36 @@ func (b *Bus) Close() error {
 	return b.server.close()
 }
 
+// revive starts an embedded server again whose JetStream switched itself off, as it does when the disk is full.
+func (b *Bus) revive(ctx context.Context) error {
+	if b.server == nil {
+		return nil
+	}
+	s := b.server.current()
+	if s.JetStreamEnabled() {
+		return nil
+	}
+	return b.restart(ctx, s)
+}
+
+// restart puts a new embedded server in the place of old and waits until the connection is back.
+func (b *Bus) restart(ctx context.Context, old *server.Server) error {
+	if err := b.server.restart(ctx, old); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	for {
+		err := b.nc.FlushWithContext(ctx)
+		if err == nil {
+			return nil
+		}
+		if pause(ctx, 0) != nil {
+			return fmt.Errorf("connect to the embedded stream after it was started again: %w", err)
+		}
+	}
+}
+
 func (b *Bus) connect(ctx context.Context) error {
 	opts := []nats.Option{
 		nats.Name("afterimage " + b.opts.Source),
@@ -122,7 +154,7 @@ func (b *Bus) connect(ctx context.Context) error {
 	where := b.opts.URL
 	if b.server != nil {
 		where = ""
-		opts = append(opts, nats.InProcessServer(b.server.server))
+		opts = append(opts, nats.InProcessServer(b.server), nats.ReconnectWait(reconnectWait), nats.ReconnectJitter(0, 0))
 	} else {
 		opts = append(opts, b.loginOptions()...)
 	}

@@ -47,7 +47,10 @@ func (d *Decoder) Decode(msg []byte) (*afterimage.Batch, error) {
 	if err != nil {
 		return nil, err
 	}
-	return b, d.readBody(body, int(notes), int(changes))
+	if err := d.readBody(body, int(notes), int(changes)); err != nil {
+		return nil, err
+	}
+	return b, nil
 }
 
 // decodeHeader reads the header only.

@@ -39,11 +39,10 @@ func newLane(b *Bus, name, subject string, s jetstream.Stream) *Lane {
 
 // tail is what stands at the end of a stream.
 type tail struct {
-	lastSeq  uint64 // of the last message, whatever it is; 0 when there never was one
-	lastMsg  *jetstream.RawStreamMsg
-	firstSeq uint64 // first message of the last whole batch, 0 if there is none
-	batchSeq uint64 // last message of the last whole batch, 0 if there is none
-	header   afterimage.BatchHeader
+	lastSeq  uint64                  // of the last message, whatever it is; 0 when there never was one
+	lastMsg  *jetstream.RawStreamMsg // nil when there is none
+	firstSeq uint64                  // first message of the last whole batch, 0 if there is none
+	batchEnd *jetstream.RawStreamMsg // last message of the last whole batch, nil if there is none
 }
 
 // lastMessage reads the last message from the stream's leader. A stream without messages yields nil and its last
@@ -78,9 +77,8 @@ func (l *Lane) tail(ctx context.Context) (tail, error) {
 		}
 		before := msg.Sequence - min(uint64(p.k), msg.Sequence)
 		if p.k == p.n {
-			t.firstSeq, t.batchSeq = before+1, msg.Sequence
-			t.header, err = l.headerOf(ctx, t.firstSeq, msg)
-			return t, err
+			t.firstSeq, t.batchEnd = before+1, msg
+			return t, nil
 		}
 		if before == 0 {
 			return t, nil
@@ -102,10 +100,11 @@ func (l *Lane) messageAt(ctx context.Context, seq uint64) (*jetstream.RawStreamM
 	return msg, nil
 }
 
-// headerOf reads the header of the batch that lies in the messages from first to last.
-func (l *Lane) headerOf(ctx context.Context, first uint64, last *jetstream.RawStreamMsg) (afterimage.BatchHeader, error) {
+// header reads the header of the last whole batch.
+func (l *Lane) header(ctx context.Context, t tail) (afterimage.BatchHeader, error) {
 	var g gatherer
-	for seq := first; ; seq++ {
+	last := t.batchEnd
+	for seq := t.firstSeq; ; seq++ {
 		msg := last
 		if seq < last.Sequence {
 			var err error
@@ -142,7 +141,7 @@ func (l *Lane) Trim(ctx context.Context, seq uint64) error {
 	if err != nil {
 		return err
 	}
-	if t.firstSeq == 0 {
+	if t.batchEnd == nil {
 		return nil
 	}
 	if keep := min(seq+1, t.firstSeq); keep > 1 {

@@ -453,3 +453,63 @@ func TestRedact(t *testing.T) {
 		}
 	}
 }
+
+// The server switches JetStream off when a write fails for want of space.
+func TestServerThatStoppedIsStartedAgain(t *testing.T) {
+	t.Parallel()
+	b := openBus(t, Options{})
+	l := openLane(t, b, "rs0")
+	mustLast(t, l)
+	mustPublish(t, l, batchAt(0, 1, 10))
+	mustFlush(t, l)
+	ctx := testContext(t)
+	r, err := l.Read(ctx, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	for i := uint64(1); i < 4; i++ {
+		if err := b.server.current().ShutdownJetStream(); err != nil {
+			t.Fatal(err)
+		}
+		mustPublish(t, l, batchAt(i, i+1, 10))
+		mustFlush(t, l)
+	}
+	readChain(t, l, 0, 0, 4)
+	for i := range uint64(4) {
+		got, _, err := r.Next(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.From.Hi != i {
+			t.Fatalf("batch %d begins at %d", i, got.From.Hi)
+		}
+	}
+}
+
+// A stream does not answer any more once a write failed: the publisher gives up after a time and begins anew.
+func TestServerThatDoesNotAnswerIsStartedAgain(t *testing.T) {
+	b := openBus(t, Options{})
+	l := openLane(t, b, "rs0")
+	mustLast(t, l)
+	old := b.server.current()
+	p := l.pub
+	p.patience, p.stalls, p.stalled = time.Millisecond, 1, time.Now().Add(-time.Second)
+	p.flights = append(p.flights, &flight{sent: time.Now(), answer: answer{kind: answerLost, text: "silence"}})
+	if err := l.Flush(testContext(t)); err == nil || !strings.Contains(err.Error(), "silence") {
+		t.Fatalf("flush: %v", err)
+	}
+	if b.server.current() == old {
+		t.Fatal("the server was not started again")
+	}
+	ctx := testContext(t)
+	for { // the connection comes back in its own time
+		if _, err := l.Last(ctx); err == nil {
+			break
+		} else if ctx.Err() != nil {
+			t.Fatal(err)
+		}
+	}
+	mustPublish(t, l, batchAt(0, 1, 10))
+	mustFlush(t, l)
+}

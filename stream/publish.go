@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nuid"
 
@@ -18,8 +19,8 @@ const (
 	flightsMax     = 16       // messages in flight
 	flightBytesMax = 16 << 20 // bytes in flight; one message may always fly
 	ackTimeout     = 10 * time.Second
-	// patience is how long a publisher tries to find out what became of a message before it gives up.
-	patience = 30 * time.Second
+	// patienceTime is how long a publisher tries to find out what became of a message before it gives up.
+	patienceTime = 30 * time.Second
 	// keepBufferBytes is the largest buffer that is kept for the next batch.
 	keepBufferBytes = 4 << 20
 )
@@ -50,7 +51,10 @@ type publisher struct {
 	stalls  int    // recoveries since the last progress
 	stalled time.Time
 	free    [][]byte
-	timeout time.Duration
+
+	timeout  time.Duration // of an acknowledgement
+	patience time.Duration
+	server   *server.Server // the embedded server when the session began
 
 	sub    *nats.Subscription
 	inbox  string
@@ -62,7 +66,7 @@ type publisher struct {
 }
 
 func newPublisher(l *Lane) *publisher {
-	return &publisher{lane: l, notify: make(chan struct{}, 1), timeout: ackTimeout}
+	return &publisher{lane: l, notify: make(chan struct{}, 1), timeout: ackTimeout, patience: patienceTime}
 }
 
 // Last returns the newest whole batch in the stream, as its leader knows it, and begins a new session behind it: what
@@ -75,16 +79,26 @@ func (l *Lane) Last(ctx context.Context) (afterimage.Last, error) {
 	if err := p.subscribe(); err != nil {
 		return afterimage.Last{}, err
 	}
+	if e := l.bus.server; e != nil {
+		p.server = e.current()
+	}
 	t, err := l.tail(ctx)
 	if err != nil {
-		return afterimage.Last{}, err
+		return afterimage.Last{}, errors.Join(err, l.bus.revive(ctx))
+	}
+	var last afterimage.Last
+	if t.batchEnd != nil {
+		last.Seq = t.batchEnd.Sequence
+		if last.BatchHeader, err = l.header(ctx, t); err != nil {
+			return afterimage.Last{}, err
+		}
 	}
 	p.session, p.base, p.linked = nuid.Next(), t.lastSeq, ""
 	if t.lastMsg != nil {
 		p.linked = t.lastMsg.Header.Get(nats.MsgIdHdr)
 	}
 	p.ready, p.broken, p.stalls = true, nil, 0
-	return afterimage.Last{BatchHeader: t.header, Seq: t.batchSeq}, nil
+	return last, nil
 }
 
 // Publish encodes b, which the caller may use again at once, and sends it behind what was published before. It blocks
@@ -122,7 +136,7 @@ func (l *Lane) Flush(ctx context.Context) error {
 			p.fail(err)
 			return err
 		}
-		if p.inFlight() == 0 {
+		if len(p.flights) == 0 {
 			return nil
 		}
 		if err := p.wait(ctx); err != nil {
@@ -292,8 +306,6 @@ func (p *publisher) drop() {
 	p.ready = false
 	p.lane.metrics.pending.Set(0)
 }
-
-func (p *publisher) inFlight() int { return len(p.flights) }
 
 func (p *publisher) buffer() []byte {
 	n := len(p.free)

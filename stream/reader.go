@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -13,6 +14,9 @@ import (
 const (
 	readAheadMessages = 64
 	readAheadBytes    = 16 << 20
+	// readHeartbeat is how often a silent server must show that our consumer is still there: one that was started
+	// again has lost it, and two missing beats make a new one.
+	readHeartbeat = time.Second
 )
 
 // Reader reads the batches of a lane in order. Not safe for concurrent use.
@@ -33,7 +37,7 @@ func (l *Lane) Read(ctx context.Context, after uint64) (*Reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read lane %q from message %d: %w", l.name, after+1, err)
 	}
-	messages, err := consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(readAheadMessages, readAheadBytes))
+	messages, err := consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(readAheadMessages, readAheadBytes), jetstream.PullHeartbeat(readHeartbeat))
 	if err != nil {
 		return nil, fmt.Errorf("read lane %q from message %d: %w", l.name, after+1, err)
 	}

@@ -90,8 +90,8 @@ func (p *publisher) diskRoom(ctx context.Context, size int) error {
 func (p *publisher) reconcile(ctx context.Context, a answer) error {
 	if p.stalls == 0 {
 		p.stalled = time.Now()
-	} else if time.Since(p.stalled) > patience && a.kind == answerLost {
-		return fmt.Errorf("the stream of lane %q does not acknowledge: %s", p.lane.name, a.text)
+	} else if time.Since(p.stalled) > p.patience && a.kind == answerLost {
+		return p.giveUp(ctx, a.text)
 	} else if err := pause(ctx, p.stalls-1); err != nil {
 		return fmt.Errorf("the stream of lane %q does not acknowledge (%s): %w", p.lane.name, a.text, err)
 	}
@@ -121,6 +121,16 @@ func (p *publisher) fenced(lastSeq uint64) error {
 	return fmt.Errorf("lane %q: the stream ends at message %d, we were at %d: %w", p.lane.name, lastSeq, p.base, afterimage.ErrFenced)
 }
 
+// giveUp starts an embedded server again, as a stream does not store any more once a write failed (no space, an I/O
+// error), and returns an error in any case: the caller begins again at Last.
+func (p *publisher) giveUp(ctx context.Context, why string) error {
+	err := fmt.Errorf("the stream of lane %q does not acknowledge: %s", p.lane.name, why)
+	if p.server != nil {
+		return errors.Join(err, p.lane.bus.restart(ctx, p.server))
+	}
+	return err
+}
+
 // lastMessage reads the stream's last message and has patience with a server that is away for a moment.
 func (p *publisher) lastMessage(ctx context.Context) (*jetstream.RawStreamMsg, uint64, error) {
 	began := time.Now()
@@ -128,10 +138,11 @@ func (p *publisher) lastMessage(ctx context.Context) (*jetstream.RawStreamMsg, u
 		once, cancel := context.WithTimeout(ctx, p.timeout)
 		msg, seq, err := p.lane.lastMessage(once)
 		cancel()
-		if err == nil || ctx.Err() != nil || errors.Is(err, jetstream.ErrStreamNotFound) || time.Since(began) > patience {
+		if err == nil || ctx.Err() != nil || errors.Is(err, jetstream.ErrStreamNotFound) {
 			return msg, seq, err
 		}
-		if pause(ctx, try) != nil {
+		err = errors.Join(err, p.lane.bus.revive(ctx))
+		if time.Since(began) > p.patience || pause(ctx, try) != nil {
 			return nil, 0, err
 		}
 	}

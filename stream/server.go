@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -22,11 +24,17 @@ const (
 	lockName             = "afterimage.lock"
 )
 
-// embedded is a JetStream server in this process, with its directory locked against a second one.
+// embedded is a JetStream server in this process, with its directory locked against a second one. It can be started
+// again while clients hold connections to it: they connect to the new one by themselves.
 type embedded struct {
+	lock         *os.File
+	dir          string
+	syncInterval time.Duration
+	log          *slog.Logger
+
+	mu     sync.Mutex
 	server *server.Server
-	lock   *os.File
-	dir    string
+	closed bool
 }
 
 // serverOptions are the settings of the embedded server: no port, no signals, every write synced unless said otherwise.
@@ -60,31 +68,73 @@ func startEmbedded(ctx context.Context, dir string, syncInterval time.Duration, 
 	if err != nil {
 		return nil, err
 	}
-	e := &embedded{lock: lock, dir: dir}
-	opts := serverOptions(dir, syncInterval)
-	e.server, err = server.NewServer(opts)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("embedded stream in %s: %w", dir, err), e.unlock())
-	}
-	e.server.SetLoggerV2(&serverLog{log.With("component", "nats")}, false, false, false)
-	e.server.Start()
-	timeout := serverStartTimeout
-	if at, ok := ctx.Deadline(); ok {
-		timeout = min(timeout, time.Until(at))
-	}
-	if !e.server.ReadyForConnections(timeout) || !e.server.JetStreamEnabled() {
-		return nil, errors.Join(fmt.Errorf("embedded stream in %s did not start within %s: see the log lines of component nats", dir, timeout), e.close())
+	e := &embedded{lock: lock, dir: dir, syncInterval: syncInterval, log: log.With("component", "nats")}
+	if err := e.start(ctx); err != nil {
+		return nil, errors.Join(err, lock.Close())
 	}
 	return e, nil
 }
 
-func (e *embedded) close() error {
-	e.server.Shutdown()
-	e.server.WaitForShutdown()
-	return e.unlock()
+// start starts a server. The caller holds e.mu or is alone.
+func (e *embedded) start(ctx context.Context) error {
+	s, err := server.NewServer(serverOptions(e.dir, e.syncInterval))
+	if err != nil {
+		return fmt.Errorf("embedded stream in %s: %w", e.dir, err)
+	}
+	s.SetLoggerV2(&serverLog{e.log}, false, false, false)
+	s.Start()
+	timeout := serverStartTimeout
+	if at, ok := ctx.Deadline(); ok {
+		timeout = min(timeout, time.Until(at))
+	}
+	if !s.ReadyForConnections(timeout) || !s.JetStreamEnabled() {
+		stop(s)
+		return fmt.Errorf("embedded stream in %s did not start within %s: see the log lines of component nats", e.dir, timeout)
+	}
+	e.server = s
+	return nil
 }
 
-func (e *embedded) unlock() error { return e.lock.Close() }
+func stop(s *server.Server) {
+	s.Shutdown()
+	s.WaitForShutdown()
+}
+
+// restart starts a new server in place of old; it does nothing if that was done already.
+func (e *embedded) restart(ctx context.Context, old *server.Server) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.server != old || e.closed {
+		return nil
+	}
+	free, err := freeBytes(e.dir)
+	if err != nil {
+		return err
+	}
+	if free < diskReserveBytes {
+		return fmt.Errorf("the disk of %s has %d bytes left, less than the reserve of %d: make room", e.dir, free, diskReserveBytes)
+	}
+	e.log.Warn("starting the embedded stream again: it stopped writing", "dir", e.dir)
+	stop(old)
+	return e.start(ctx)
+}
+
+// InProcessConn connects a client to the server of now.
+func (e *embedded) InProcessConn() (net.Conn, error) { return e.current().InProcessConn() }
+
+func (e *embedded) current() *server.Server {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.server
+}
+
+func (e *embedded) close() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.closed = true
+	stop(e.server)
+	return e.lock.Close()
+}
 
 // lockDir keeps a second server away: two on one directory would destroy it. The lock ends with the process, however
 // that ends.
