@@ -150,8 +150,6 @@ func TestVerifySeesWrongDescription(t *testing.T) {
 func FuzzObject(f *testing.F) {
 	data, _, _ := small(f, 16, 0)
 	f.Add(data)
-	large, _, _ := small(f, 6, 400<<10)
-	f.Add(large)
 	f.Add([]byte("PAR1\x00\x00\x00\x00PAR1"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m, err := ReadMeta(data)
