@@ -7,6 +7,7 @@ import (
 	"go.mongodb.org/mongo-driver/bson"
 
 	"github.com/afterimagedb/afterimage/dialect"
+	"github.com/afterimagedb/afterimage/dialect/mongodb"
 )
 
 // The kinds of what is restored, as reports name them.
@@ -31,44 +32,26 @@ type collection struct {
 }
 
 func readCollection(t dialect.Table) (collection, error) {
-	db, name := splitNamespace(t.Namespace)
-	c := collection{table: t, kind: kindCollection, logical: t.Namespace, options: newDocument().end()}
-	if e, ok := lookup(t.Row, "options"); ok && e.typ == typeDocument {
-		c.options = t.Row[e.value:e.end]
+	row, err := mongodb.ParseCatalog(t.Row)
+	if err != nil {
+		return collection{}, fmt.Errorf("%s: %w", t.Namespace, err)
 	}
-	if e, ok := lookup(t.Row, "indexes"); ok && e.typ == typeArray {
-		if err := c.readIndexes(t.Row[e.value:e.end]); err != nil {
-			return c, fmt.Errorf("indexes of %s: %w", t.Namespace, err)
-		}
-	}
-	_, series := lookup(c.options, "timeseries")
+	c := collection{table: t, kind: kindCollection, logical: row.Namespace, options: row.Options}
 	switch {
-	case series && strings.HasPrefix(name, bucketPrefix):
-		c.kind, c.logical = kindTimeseries, db+"."+strings.TrimPrefix(name, bucketPrefix)
-	case t.Ordered:
+	case row.TimeseriesBuckets:
+		c.kind, c.logical = kindTimeseries, row.DB+"."+strings.TrimPrefix(row.Name, bucketPrefix)
+	case row.Capped:
 		c.kind = kindCapped
 	}
+	for _, spec := range row.Indexes {
+		key, ok := lookup(spec, "key")
+		if !ok || !isIDKey(spec[key.value:key.end]) {
+			c.indexes = append(c.indexes, spec)
+		} else if !usualIDIndex(spec) {
+			c.idIndex = spec
+		}
+	}
 	return c, nil
-}
-
-func (c *collection) readIndexes(array []byte) error {
-	return walk(array, func(e element) bool {
-		if e.typ != typeDocument {
-			return true
-		}
-		spec := array[e.value:e.end]
-		if _, clustered := lookup(spec, "clustered"); clustered {
-			return true
-		}
-		if key, ok := lookup(spec, "key"); ok && isIDKey(spec[key.value:key.end]) {
-			if !usualIDIndex(spec) {
-				c.idIndex = spec
-			}
-			return true
-		}
-		c.indexes = append(c.indexes, spec)
-		return true
-	})
 }
 
 // isIDKey reports whether an index is the one on _id, which every collection gets when it is created.

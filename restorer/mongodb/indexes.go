@@ -66,6 +66,9 @@ func (r *run) createIndexes(ctx context.Context, p *plannedTable, ignoreUnknown 
 	return err
 }
 
+// holdSeconds, 68 years, is the largest time to live that every server takes for an index.
+const holdSeconds = 2147483647
+
 // indexSpec is a specification as at T, but for what belongs to the collection it was in, and for a held TTL.
 func (r *run) indexSpec(p *plannedTable, spec []byte) bson.Raw {
 	spec = without(spec, "ns")

@@ -132,7 +132,7 @@ func (j *journal) table(p *plannedTable) *journalTable {
 func (j *journal) viewDone(ns string) bool { return j.views[ns] }
 
 // begin opens the file for writing.
-func (j *journal) begin() (err error) {
+func (j *journal) begin(at afterimage.Time, target string) (err error) {
 	if j.path == "" {
 		return nil
 	}
@@ -143,8 +143,10 @@ func (j *journal) begin() (err error) {
 		return fmt.Errorf("journal: %w", err)
 	}
 	// After a crash the last line may have no end.
-	_, err = j.file.WriteString("\n")
-	return err
+	if _, err = j.file.WriteString("\n"); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	return j.write(journalLine{Event: eventStart, At: at.String(), Target: target}, false)
 }
 
 // write appends a line; those that later steps rely on are synced.
@@ -167,10 +169,6 @@ func (j *journal) write(l journalLine, sync bool) error {
 		}
 	}
 	return nil
-}
-
-func (j *journal) start(at afterimage.Time, target string) error {
-	return j.write(journalLine{Event: eventStart, At: at.String(), Target: target}, false)
 }
 
 func (j *journal) creating(p *plannedTable, replaces string) error {

@@ -129,7 +129,7 @@ func (r *run) everything(ctx context.Context) (err error) {
 		r.dryRun()
 		return nil
 	}
-	if err := r.journal.begin(); err != nil {
+	if err := r.journal.begin(r.opts.At, r.target.name); err != nil {
 		return err
 	}
 	if err := r.tables(ctx); err != nil {

@@ -139,8 +139,7 @@ func (r *run) createCommand(p *plannedTable) bson.Raw {
 		switch {
 		case field == "uuid", field == "create", field == "idIndex", field == "autoIndexId":
 		case p.kind == kindTimeseries && (field == "validator" || field == "clusteredIndex"):
-		case field == "expireAfterSeconds" && r.opts.TTL == TTLHold:
-			cmd = cmd.i64(field, holdSeconds)
+		case field == "expireAfterSeconds" && r.opts.TTL == TTLHold: // see holdCollection
 		case field == "size" && p.kind == kindCapped && p.roomBytes > 0:
 			cmd = cmd.i64(field, p.roomBytes)
 		case field == "max" && p.kind == kindCapped && p.roomDocs > 0:
@@ -156,19 +155,19 @@ func (r *run) createCommand(p *plannedTable) bson.Raw {
 	return cmd.end()
 }
 
-// holdSeconds is the largest time to live that every server takes.
-const holdSeconds = 2147483647
-
+// holdCollection records the time to live that a clustered collection or a time-series had: a held one has none, as
+// servers refuse numbers that reach back before 1970. (An index can't become a TTL index on older servers, so it gets
+// holdSeconds.)
 func (r *run) holdCollection(p *plannedTable) {
 	e, ok := lookup(p.options, "expireAfterSeconds")
 	if !ok || r.opts.TTL != TTLHold {
 		return
 	}
 	_, name := splitNamespace(p.shown)
-	seconds := seconds(p.options, e)
+	original := seconds(p.options, e)
 	r.held(restorer.HeldTTL{
-		Namespace: p.shown, Original: seconds,
-		Command: fmt.Sprintf("db.getSiblingDB(%q).runCommand({collMod: %q, expireAfterSeconds: %s})", p.db, name, seconds),
+		Namespace: p.shown, Original: original,
+		Command: fmt.Sprintf("db.getSiblingDB(%q).runCommand({collMod: %q, expireAfterSeconds: %s})", p.db, name, original),
 	})
 }
 
