@@ -25,7 +25,7 @@ const (
 	headSize   = 12        // magic and checksum
 	flagS2     = 1 << 0
 	// compressMin is the body size below which compression isn't tried.
-	compressMin = 64
+	compressMin = 128
 	nameMax     = 1 << 10 // bytes of a lane name or an incarnation
 )
 

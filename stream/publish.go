@@ -79,12 +79,15 @@ func (l *Lane) Last(ctx context.Context) (afterimage.Last, error) {
 	if err := p.subscribe(); err != nil {
 		return afterimage.Last{}, err
 	}
+	if err := l.bus.revive(ctx); err != nil {
+		return afterimage.Last{}, err
+	}
 	if e := l.bus.server; e != nil {
 		p.server = e.current()
 	}
 	t, err := l.tail(ctx)
 	if err != nil {
-		return afterimage.Last{}, errors.Join(err, l.bus.revive(ctx))
+		return afterimage.Last{}, err
 	}
 	var last afterimage.Last
 	if t.batchEnd != nil {

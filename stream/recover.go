@@ -135,17 +135,23 @@ func (p *publisher) giveUp(ctx context.Context, why string) error {
 func (p *publisher) lastMessage(ctx context.Context) (*jetstream.RawStreamMsg, uint64, error) {
 	began := time.Now()
 	for try := 0; ; try++ {
-		once, cancel := context.WithTimeout(ctx, p.timeout)
-		msg, seq, err := p.lane.lastMessage(once)
-		cancel()
+		msg, seq, err := p.tryLastMessage(ctx)
 		if err == nil || ctx.Err() != nil || errors.Is(err, jetstream.ErrStreamNotFound) {
 			return msg, seq, err
 		}
-		err = errors.Join(err, p.lane.bus.revive(ctx))
 		if time.Since(began) > p.patience || pause(ctx, try) != nil {
 			return nil, 0, err
 		}
 	}
+}
+
+func (p *publisher) tryLastMessage(ctx context.Context) (*jetstream.RawStreamMsg, uint64, error) {
+	if err := p.lane.bus.revive(ctx); err != nil {
+		return nil, 0, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.timeout)
+	defer cancel()
+	return p.lane.lastMessage(ctx)
 }
 
 // pause waits before try n (from 0), longer each time.
