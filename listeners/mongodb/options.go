@@ -27,7 +27,7 @@ type Options struct {
 
 	BatchBytesMax     int           // changes are published when they reach this size; 512 KB when 0
 	Pace              time.Duration // least time between two reads of a quiet log: lets the server rest; 3 ms when 0
-	RangeBytes        int64         // size of a scanned range, uncompressed; 32 MB when 0
+	SegmentBytes      int64         // rows of the first image in one segment, uncompressed; 64 MB when 0
 	BytesPerSecondMax int64         // limit of the scan, 0: none
 	OpenBytesMax      int64         // open transactions held in memory; 64 MB when 0
 	TakeOverAfter     time.Duration // a leader that publishes nothing for so long has lost its lane; 3 s when 0
@@ -48,7 +48,7 @@ func (o *Options) check() error {
 	}
 	setDefault(&o.BatchBytesMax, 512<<10)
 	setDefault(&o.Pace, 3*time.Millisecond)
-	setDefault(&o.RangeBytes, 32<<20)
+	setDefault(&o.SegmentBytes, 64<<20)
 	setDefault(&o.OpenBytesMax, 64<<20)
 	setDefault(&o.TakeOverAfter, 3*time.Second)
 	return nil

@@ -1,6 +1,7 @@
 package mongodb
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -17,6 +18,8 @@ import (
 const (
 	coverPoll  = 250 * time.Millisecond // how often the manifest is looked at while it does not cover the lane yet
 	rangeTime  = 45 * time.Second       // a range is closed early, well within the server's snapshot window of 300 s
+	rangeBytes = 8 << 20                // a range ends with the reply that reaches this size
+	wholeBytes = 32 << 20               // rows of a segment of a table that is read in natural order
 	rowsPerGet = 2000                   // of one reply
 	retryFirst = 200 * time.Millisecond
 	retryMax   = 5 * time.Second
@@ -40,8 +43,9 @@ type part struct {
 	w     *segment.Writer
 	bytes int64
 	rows  int64
-	notes []*manifest.Note
-	using []bool // whether the note's table has rows in it
+	notes []*manifest.Note // one per table
+	using []bool           // whether the note's table has rows in it
+	last  []byte           // key of the last row
 }
 
 // scan reads the first image that the plan asks for, or what the manifest says is left of one.
@@ -151,14 +155,32 @@ func (s *scanner) catalog(ctx context.Context) error {
 		s.rows.add(r.id[:], r.row)
 	}
 	n := &manifest.Note{Kind: manifest.NoteRange, Table: afterimage.CatalogTable, MinTime: s.plan.at, Time: s.plan.at, Done: true}
-	if err := s.put(n, false); err != nil {
+	if err := s.put(ctx, n, false); err != nil {
 		return err
 	}
 	return s.flush(ctx)
 }
 
-// put adds the rows gathered to the part, as the range that n tells of.
-func (s *scanner) put(n *manifest.Note, ordered bool) error {
+// follows reports whether the rows gathered, of the table, can be appended to the part: a range starts where the one
+// before it ended in the server's order, which a collation makes another one than ours.
+func (s *scanner) follows(table afterimage.TableID) bool {
+	p := s.part
+	if p == nil || len(p.notes) == 0 || p.notes[len(p.notes)-1].Table != table {
+		return true
+	}
+	for r := range s.rows.sorted() {
+		return bytes.Compare(p.last, r.key) < 0
+	}
+	return true
+}
+
+// put adds the rows gathered to the part, as the range that n tells of. It keeps n.
+func (s *scanner) put(ctx context.Context, n *manifest.Note, ordered bool) error {
+	if !s.follows(n.Table) {
+		if err := s.flush(ctx); err != nil {
+			return err
+		}
+	}
 	if s.part == nil {
 		id := segment.NewID()
 		w, err := segment.NewWriter(segment.WriterOptions{ID: id, Kind: segment.Image})
@@ -182,14 +204,26 @@ func (s *scanner) put(n *manifest.Note, ordered bool) error {
 		}
 		rows++
 		size += int64(len(r.key) + len(r.body))
+		s.part.last = r.key
 	}
+	s.part.last = bytes.Clone(s.part.last)
 	s.part.rows += rows
 	s.part.bytes += size
-	s.part.notes = append(s.part.notes, n)
-	s.part.using = append(s.part.using, rows > 0)
+	s.part.note(n, rows > 0)
 	s.l.metrics.scanRows.Add(float64(rows))
 	s.l.metrics.scanBytes.Add(float64(size))
 	return nil
+}
+
+// note adds what is said of a range. Ranges of one table in one part are told of together.
+func (p *part) note(n *manifest.Note, rows bool) {
+	i := len(p.notes) - 1
+	if i < 0 || p.notes[i].Table != n.Table || n.Dropped {
+		p.notes, p.using = append(p.notes, n), append(p.using, rows)
+		return
+	}
+	n.MinTime, n.Time = min(n.MinTime, p.notes[i].MinTime), max(n.Time, p.notes[i].Time)
+	p.notes[i], p.using[i] = n, p.using[i] || rows
 }
 
 // store finishes the part's segment and puts it into the bucket. It returns nil if the part has no rows.

@@ -49,7 +49,7 @@ func (s *scanner) table(ctx context.Context, t *scanTable) error {
 		case errors.Is(err, errGone):
 			s.l.log.Info("first image: the table was dropped meanwhile", "namespace", t.ns, "table", t.id)
 			s.rows.reset()
-			return s.put(&manifest.Note{Kind: manifest.NoteRange, Table: t.id, Dropped: true}, false)
+			return s.put(ctx, &manifest.Note{Kind: manifest.NoteRange, Table: t.id, Dropped: true}, false)
 		case !passing(err):
 			return err
 		}
@@ -75,11 +75,11 @@ func (s *scanner) ranges(ctx context.Context, t *scanTable) error {
 		if err != nil {
 			return err
 		}
-		if err := s.put(n, false); err != nil {
+		if err := s.put(ctx, n, false); err != nil {
 			return err
 		}
 		t.resume = n.Resume
-		if s.part.bytes >= s.l.opts.RangeBytes {
+		if s.part.bytes >= s.l.opts.SegmentBytes {
 			if err := s.flush(ctx); err != nil {
 				return err
 			}
@@ -136,10 +136,6 @@ func (s *scanner) oneRange(ctx context.Context, t *scanTable) (*manifest.Note, e
 		return nil, err
 	}
 	defer cur.Close(ctx) //nolint:errcheck // nothing depends on it
-	room := s.l.opts.RangeBytes
-	if s.part != nil {
-		room -= s.part.bytes
-	}
 	n := &manifest.Note{Kind: manifest.NoteRange, Table: t.id, MinTime: at, Time: at}
 	var last bson.Raw
 	for began := time.Now(); ; {
@@ -152,7 +148,7 @@ func (s *scanner) oneRange(ctx context.Context, t *scanTable) (*manifest.Note, e
 			return nil, err
 		}
 		after = nil
-		if s.rows.size() >= room || cur.RemainingBatchLength() == 0 && time.Since(began) > rangeTime {
+		if cur.RemainingBatchLength() == 0 && (s.rows.size() >= rangeBytes || time.Since(began) > rangeTime) {
 			break
 		}
 	}
@@ -229,7 +225,7 @@ func (s *scanner) whole(ctx context.Context, t *scanTable) error {
 		if err := s.takeWhole(ctx, cur.Current, at); err != nil {
 			return err
 		}
-		if s.rows.size() < s.l.opts.RangeBytes {
+		if s.rows.size() < wholeBytes {
 			continue
 		}
 		if err := s.storeWhole(ctx, t, note, at); err != nil {
@@ -246,7 +242,7 @@ func (s *scanner) whole(ctx context.Context, t *scanTable) error {
 	if note.Time, err = majorityAfterNow(ctx, s.m); err != nil {
 		return err
 	}
-	return s.endWhole(t, note, at)
+	return s.endWhole(ctx, t, note, at)
 }
 
 // takeWhole adds a document, which may lack _id.
@@ -262,7 +258,7 @@ func (s *scanner) takeWhole(ctx context.Context, doc bson.Raw, at afterimage.Tim
 
 // storeWhole writes the rows gathered to a segment of their own, which note gets.
 func (s *scanner) storeWhole(ctx context.Context, t *scanTable, note *manifest.Note, at afterimage.Time) error {
-	if err := s.put(&manifest.Note{Table: t.id, MinTime: at}, t.capped); err != nil {
+	if err := s.put(ctx, &manifest.Note{Table: t.id, MinTime: at}, t.capped); err != nil {
 		return err
 	}
 	meta, err := s.store(ctx)
@@ -277,10 +273,10 @@ func (s *scanner) storeWhole(ctx context.Context, t *scanTable, note *manifest.N
 }
 
 // endWhole adds the last rows, and the note, to a part that the next tables may share.
-func (s *scanner) endWhole(t *scanTable, note *manifest.Note, at afterimage.Time) error {
+func (s *scanner) endWhole(ctx context.Context, t *scanTable, note *manifest.Note, at afterimage.Time) error {
 	least := note.MinTime
 	note.MinTime = at // of the rows that are put now
-	err := s.put(note, t.capped)
+	err := s.put(ctx, note, t.capped)
 	note.MinTime = least
 	return err
 }

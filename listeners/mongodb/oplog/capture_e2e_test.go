@@ -240,7 +240,9 @@ func (s *script) transaction(how end, cmds ...string) {
 
 func transactions(s *script) {
 	s.must("g", `{"insert":"t","documents":[{"_id":1},{"_id":2}]}`)
-	insert := func(id int) string { return fmt.Sprintf(`{"insert":"t","documents":[{"_id":%d},{"_id":%d}]}`, id, id+1) }
+	insert := func(id int) string {
+		return fmt.Sprintf(`{"insert":"t","documents":[{"_id":%d},{"_id":%d}]}`, id, id+1)
+	}
 	update := `{"update":"t","updates":[{"q":{"_id":1},"u":{"$inc":{"n":1}}}]}`
 	remove := `{"delete":"t","deletes":[{"q":{"_id":2},"limit":1}]}`
 	s.transaction(commit, update, remove)

@@ -87,8 +87,12 @@ func (d *Decoder) OpenTransactions() int { return len(d.open.list) }
 // Stats returns the counts so far.
 func (d *Decoder) Stats() Stats { return d.stats }
 
-// Horizon returns the time up to which nothing more can appear after To.
+// Horizon returns the time up to which nothing more can appear after To. It is 0 after a Reset until To advances: only
+// then has everything that is open been read again.
 func (d *Decoder) Horizon() afterimage.Time {
+	if d.to == d.skip {
+		return 0
+	}
 	h := afterimage.Time(d.to.Hi)
 	for _, t := range d.open.list {
 		if t.prepared != 0 {
@@ -98,7 +102,8 @@ func (d *Decoder) Horizon() afterimage.Time {
 	return h
 }
 
-// RestartFrom returns the position of the oldest entry that a decoder needs to continue after To.
+// RestartFrom returns the position of the oldest entry that a decoder needs to continue after To. After a Reset it is
+// not known until To advances.
 func (d *Decoder) RestartFrom() afterimage.Position {
 	from := d.to
 	for _, t := range d.open.list {
