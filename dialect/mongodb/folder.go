@@ -46,7 +46,7 @@ func (f *folder) Apply(c *afterimage.Change) error {
 func (f *folder) put(c *afterimage.Change) {
 	// A row of an image that says what is known already was made by an earlier change: it keeps that time.
 	if c.From == afterimage.FromImage && f.state.Exists && f.lost == nil && bytes.Equal(f.state.Body, c.Body) {
-		if f.state.Born == (afterimage.Born{}) {
+		if c.Born != (afterimage.Born{}) {
 			f.state.Born = c.Born
 		}
 		return
@@ -70,17 +70,17 @@ func (f *folder) patch(c *afterimage.Change) error {
 		f.lost = fmt.Errorf("table %s at %s: %w", f.table, c.Time, errNoBase)
 		return nil
 	}
+	var body []byte
 	var err error
 	if f.catalog {
-		f.b, err = applyCatalogPatch(f.state.Body, c.Body)
-	} else {
-		f.b, err = f.up.apply(f.b[:0], f.state.Body, c.Body)
+		body, err = applyCatalogPatch(f.state.Body, c.Body) // rare: a new slice each time
+	} else if body, err = f.up.apply(f.b[:0], f.state.Body, c.Body); err == nil {
+		f.a, f.b = body, f.a
 	}
 	if err != nil {
 		return fmt.Errorf("table %s at %s: %w", f.table, c.Time, err)
 	}
-	f.a, f.b = f.b, f.a
-	f.state.Body, f.state.Time = f.a, c.Time
+	f.state.Body, f.state.Time = body, c.Time
 	return nil
 }
 

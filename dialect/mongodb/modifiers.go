@@ -177,6 +177,7 @@ func setInArray(dst, array, path []byte, m *pathMod, depth int) ([]byte, error) 
 		return append(dst, array...), nil
 	}
 	start, end, idx := len(dst), len(array)-1, 0
+	var number [20]byte
 	for pos := 4; pos < end; idx++ {
 		f, _, err := nextField(array, pos)
 		if err != nil {
@@ -186,20 +187,24 @@ func setInArray(dst, array, path []byte, m *pathMod, depth int) ([]byte, error) 
 		if idx != target {
 			continue
 		}
-		dst = append(dst, array[:f.start]...)
+		inPlace := !more && !m.unset && len(m.value) == len(f.val(array))
+		dst = appendNumbered(dst, array, 0, f.start, 0, !inPlace)
+		name := f.name(array)
+		if !inPlace {
+			name = strconv.AppendUint(number[:0], uint64(idx), 10)
+		}
 		if !more && m.unset {
-			dst = appendField(dst, typeNull, f.name(array), nil)
-		} else if dst, err = setElement(dst, f.name(array), f.typ(array), f.val(array), rest, more, m, depth); err != nil {
+			dst = appendField(dst, typeNull, name, nil)
+		} else if dst, err = setElement(dst, name, f.typ(array), f.val(array), rest, more, m, depth); err != nil {
 			return dst, err
 		}
-		dst = append(dst, array[f.end:end]...)
+		dst = appendNumbered(dst, array, f.end, end, idx+1, !inPlace)
 		return endDoc(dst, start), nil
 	}
-	dst = append(dst, array[:end]...)
 	if m.unset {
-		return endDoc(dst, start), nil
+		return append(dst, array...), nil
 	}
-	var number [20]byte
+	dst = appendNumbered(dst, array, 0, end, 0, true)
 	for ; idx < target; idx++ {
 		if len(dst)-start > documentMax {
 			return dst, fmt.Errorf("update grows an array beyond %d bytes", documentMax)
@@ -208,6 +213,27 @@ func setInArray(dst, array, path []byte, m *pathMod, depth int) ([]byte, error) 
 	}
 	dst = createPath(dst, strconv.AppendUint(number[:0], uint64(target), 10), rest, more, m)
 	return endDoc(dst, start), nil
+}
+
+// appendNumbered appends the bytes [from, to) of an array whose elements count from idx, numbered anew if asked: the
+// server does that to an array that it can't change in place, whatever the names of its elements were.
+func appendNumbered(dst, array []byte, from, to, idx int, anew bool) []byte {
+	if !anew {
+		return append(dst, array[from:to]...)
+	}
+	if from == 0 {
+		dst, from = append(dst, array[:4]...), 4
+	}
+	var number [20]byte
+	for from < to {
+		f, ok, err := nextField(array, from)
+		if !ok || err != nil {
+			return append(dst, array[from:to]...) // not reached: the caller has walked up to here or checks after
+		}
+		dst = appendField(dst, f.typ(array), strconv.AppendUint(number[:0], uint64(idx), 10), f.val(array))
+		from, idx = f.end, idx+1
+	}
+	return dst
 }
 
 // createPath appends an element called name: the value of m, inside one document for each part of rest.

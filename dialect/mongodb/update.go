@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 
 	"github.com/afterimagedb/afterimage"
@@ -122,13 +123,41 @@ func (up *updater) apply(dst, base, update []byte) ([]byte, error) {
 	up.mods = up.mods[:0]
 	up.index = up.index[:0]
 	if u.version == 2 {
-		dst, err = up.object(dst, base, u.diff, 1)
+		if dst, err = up.object(dst, base, u.diff, 1); err == nil {
+			dst, err = up.idFirst(dst, n, base)
+		}
 	} else {
 		dst, err = up.modifiers(dst, base, update)
 	}
 	if err != nil {
 		return dst[:n], fmt.Errorf("apply update: %w", err)
 	}
+	return dst, nil
+}
+
+// idFirst puts the _id of the document at dst[start:] first: a pipeline that moves it logs it as a new field, and the
+// server does the same after it has applied the diff. If the diff removed it, that of base stays.
+func (up *updater) idFirst(dst []byte, start int, base []byte) ([]byte, error) {
+	const idName = "_id\x00"
+	if doc := dst[start:]; len(doc) > 9 && string(doc[5:9]) == idName {
+		return dst, nil
+	}
+	doc := dst[start:]
+	f, ok, err := lookup(doc, "_id")
+	if err != nil {
+		return dst, err
+	}
+	if ok {
+		up.a = append(up.a[:0], f.raw(doc)...)
+		copy(doc[4+len(up.a):f.end], doc[4:f.start])
+		copy(doc[4:], up.a)
+		return dst, nil
+	}
+	if f, ok, err = lookup(base, "_id"); err != nil || !ok {
+		return dst, err
+	}
+	dst = slices.Insert(dst, start+4, f.raw(base)...)
+	binary.LittleEndian.PutUint32(dst[start:], uint32(len(dst)-start))
 	return dst, nil
 }
 
