@@ -20,12 +20,15 @@ type ReadOptions struct {
 	Range afterimage.Range
 	After afterimage.Time // exclusive; 0 is no bound
 	Until afterimage.Time // inclusive; 0 is no bound
+	// FetchBytes bounds what is read at once, and with about 2 MB of decoded rows the reader's memory; 0 is 4 MiB. A merge
+	// of many inputs divides its budget. A row group is always read whole.
+	FetchBytes int64
 }
 
 const (
-	// fetchBytesMax bounds the memory of a scan: row groups are fetched together up to this size. A scan begins with one
-	// and doubles, so that who reads little fetches little.
-	fetchBytesMax = 4 << 20
+	// fetchBytes is the default of ReadOptions.FetchBytes. A scan begins with one row group and doubles up to it, so that
+	// who reads little fetches little.
+	fetchBytes = 4 << 20
 	// filterAhead is how much is read behind the index when one row is wanted: in a small segment the filters are in it.
 	filterAhead = 32 << 10
 )
@@ -39,6 +42,9 @@ func Open(ctx context.Context, g Getter, m Meta, o ReadOptions) (Iterator, error
 	r := &reader{ctx: ctx, get: g, meta: m, opts: o, name: ObjectName(m.ID)}
 	if o.Until == 0 {
 		r.opts.Until = afterimage.MaxTime
+	}
+	if o.FetchBytes == 0 {
+		r.opts.FetchBytes = fetchBytes
 	}
 	if !o.Range.Overlaps(m.First, m.Last) || m.MaxTime <= o.After && o.After != 0 || m.MinTime > r.opts.Until {
 		return r, nil
@@ -245,7 +251,7 @@ func (r *reader) fill() error {
 		return fmt.Errorf("got %d bytes of %d: the object is cut off", len(data), length)
 	}
 	r.data = data
-	r.fetch = min(max(2*length, 2*r.fetch), fetchBytesMax)
+	r.fetch = min(max(2*length, 2*r.fetch), r.opts.FetchBytes)
 	return nil
 }
 

@@ -352,13 +352,14 @@ func TestNewIDSorts(t *testing.T) {
 // counting counts reads.
 type counting struct {
 	object
-	reads int
-	bytes int64
+	reads       int
+	bytes, most int64
 }
 
 func (c *counting) GetRange(ctx context.Context, name string, offset, length int64) ([]byte, error) {
 	c.reads++
 	c.bytes += length
+	c.most = max(c.most, length)
 	return c.object.GetRange(ctx, name, offset, length)
 }
 
@@ -401,16 +402,21 @@ func TestPointReadIsSmall(t *testing.T) {
 func TestScanFetchesBounded(t *testing.T) {
 	rows := documents(30000)
 	data, m := write(t, WriterOptions{Kind: Changes}, rows)
-	g := &counting{object: data}
-	it, err := Open(t.Context(), g, m, ReadOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n := len(drain(t, it)); n != len(rows) {
-		t.Fatal(n)
-	}
-	if groups := len(data) / (300 << 10); g.reads > 3+groups/4 || int64(len(data))/int64(g.reads) > fetchBytesMax {
-		t.Fatalf("%d reads for %d bytes", g.reads, len(data))
+	for _, tc := range []struct {
+		limit, most int64
+		reads       int
+	}{{0, fetchBytes, 7}, {1 << 20, 1 << 20, 14}, {1, 400 << 10, 100}} {
+		g := &counting{object: data}
+		it, err := Open(t.Context(), g, m, ReadOptions{FetchBytes: tc.limit})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := len(drain(t, it)); n != len(rows) {
+			t.Fatal(n)
+		}
+		if g.most > tc.most || g.reads > tc.reads {
+			t.Fatalf("%d reads for %d bytes, the largest %d", g.reads, len(data), g.most)
+		}
 	}
 }
 
