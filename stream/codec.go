@@ -18,6 +18,8 @@ const (
 	BodyBytesMax = 64 << 20
 	// ChangesMax is the largest number of changes in a batch.
 	ChangesMax = 1 << 20
+	// NotesMax is the largest number of notes in a batch.
+	NotesMax = 1 << 16
 )
 
 const (
@@ -58,8 +60,8 @@ func EncodeBatch(b *afterimage.Batch) ([]byte, error) {
 
 // Encode appends the encoding of b to dst. It keeps nothing of b.
 func (e *Encoder) Encode(dst []byte, b *afterimage.Batch) ([]byte, error) {
-	if len(b.Changes) > ChangesMax {
-		return nil, fmt.Errorf("batch of lane %q has %d changes: the limit is %d", b.Lane, len(b.Changes), ChangesMax)
+	if len(b.Changes) > ChangesMax || len(b.Notes) > NotesMax {
+		return nil, fmt.Errorf("batch of lane %q has %d changes and %d notes: the limits are %d and %d", b.Lane, len(b.Changes), len(b.Notes), ChangesMax, NotesMax)
 	}
 	if len(b.Lane) > nameMax || len(b.Incarnation) > nameMax {
 		return nil, fmt.Errorf("lane name and incarnation must be at most %d bytes", nameMax)

@@ -155,6 +155,7 @@ func TestEncodeRefuses(t *testing.T) {
 		"operation": {Changes: []afterimage.Change{{Op: 6}}},
 		"no op":     {Changes: []afterimage.Change{{}}},
 		"changes":   {Changes: make([]afterimage.Change, ChangesMax+1)},
+		"notes":     {Notes: make([][]byte, NotesMax+1)},
 		"name":      {BatchHeader: afterimage.BatchHeader{Lane: strings.Repeat("x", nameMax+1)}},
 	} {
 		if _, err := EncodeBatch(b); err == nil {

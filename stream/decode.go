@@ -40,7 +40,7 @@ func (d *Decoder) Decode(msg []byte) (*afterimage.Batch, error) {
 		return nil, corrupt("the header is cut off")
 	case size > BodyBytesMax:
 		return nil, corrupt("the body claims %d bytes", size)
-	case notes > size || changes > ChangesMax || changes*minChangeSize > size:
+	case notes > NotesMax || changes > ChangesMax || changes*minChangeSize > size:
 		return nil, corrupt("%d notes and %d changes can't be in %d bytes", notes, changes, size)
 	}
 	body, err := d.unpack(in.p, int(size), flags)
