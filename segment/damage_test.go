@@ -3,6 +3,7 @@ package segment
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -57,7 +58,7 @@ func readAll(t testing.TB, data []byte, m Meta, points []afterimage.Change) ([]a
 // TestFlippedBytes damages every byte of a segment in turn: Verify must notice, and a read gives an error or what was
 // written.
 func TestFlippedBytes(t *testing.T) {
-	for _, tc := range []struct{ rows, zeros, stride int }{{16, 0, 1}, {6, 400 << 10, 61}} {
+	for _, tc := range []struct{ rows, zeros, stride int }{{16, 0, 1}, {6, 400 << 10, 211}} {
 		data, m, rows := small(t, tc.rows, tc.zeros)
 		failed := 0
 		for at := 0; at < len(data); at += tc.stride {
@@ -238,4 +239,37 @@ func FuzzRows(f *testing.F) {
 			t.Fatalf("rows hold %d bytes of %d", size, len(keys)+len(bodies))
 		}
 	})
+}
+
+// TestReaderChecksOrder writes what Append would refuse, with every sum right, within a row group and over its border.
+func TestReaderChecksOrder(t *testing.T) {
+	for _, border := range []bool{false, true} {
+		w, err := NewWriter(WriterOptions{ID: "small", Kind: Changes})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 4 {
+			c := afterimage.Change{Key: []byte("k"), Time: afterimage.Time(9 - i/2), Op: afterimage.OpPut}
+			if i%2 == 1 {
+				c.Order = 1
+			}
+			w.place(&c, true)
+			w.pages.add(&c)
+			if border && i == 1 {
+				if err := w.flush(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		data, m, err := w.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := readAll(t, data, m, nil); !errors.Is(err, ErrOrder) {
+			t.Errorf("border %v: read says %v", border, err)
+		}
+		if err := Verify(data, m); !errors.Is(err, ErrOrder) {
+			t.Errorf("border %v: Verify says %v", border, err)
+		}
+	}
 }
