@@ -2,7 +2,9 @@ package mongodb
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 
@@ -94,14 +96,32 @@ func (r *CatalogRow) Append(dst []byte) []byte {
 	return endDoc(endDoc(dst, array), start)
 }
 
-// ListedIndexes returns the index specs as listIndexes shows them: with the clustered index, which is no real one.
+// ListedIndexes returns the index specs as listIndexes shows them: with the clustered index, which is no real one, and
+// with expireAfterSeconds as the server uses it.
 func (r *CatalogRow) ListedIndexes() [][]byte {
-	f, ok, err := lookup(r.Options, "clusteredIndex")
-	if err != nil || !ok || f.typ(r.Options) != typeObject {
-		return r.Indexes // the clustering of time-series buckets is not listed
+	var specs [][]byte
+	// The clustering of time-series buckets (a boolean) is not listed.
+	if f, ok, err := lookup(r.Options, "clusteredIndex"); err == nil && ok && f.typ(r.Options) == typeObject {
+		specs = append(specs, setField(f.val(r.Options), "clustered", typeBool, []byte{1}))
 	}
-	clustered := setField(f.val(r.Options), "clustered", typeBool, []byte{1})
-	return append([][]byte{clustered}, r.Indexes...)
+	for _, spec := range r.Indexes {
+		specs = append(specs, listedTTL(spec))
+	}
+	return specs
+}
+
+// listedTTL returns the spec with expireAfterSeconds as servers from 5.0 on list it: a 32-bit integer, whatever type
+// the catalog holds; what is no number never expires.
+func listedTTL(spec []byte) []byte {
+	f, ok, err := lookup(spec, ttlField)
+	if err != nil || !ok || f.typ(spec) == typeInt32 {
+		return spec
+	}
+	seconds := int64(math.MaxInt32)
+	if f.typ(spec) != typeDouble || !math.IsNaN(math.Float64frombits(binary.LittleEndian.Uint64(f.val(spec)))) {
+		seconds = max(0, min(seconds, wholeNumber(f.typ(spec), f.val(spec))))
+	}
+	return setField(spec, ttlField, typeInt32, int64Bytes(seconds)[:4])
 }
 
 // CatalogCreate makes the catalog row of a collection from the oplog's create command. Of ns only the database counts,
@@ -110,7 +130,7 @@ func CatalogCreate(ns string, o []byte) ([]byte, error) {
 	r := CatalogRow{Type: "collection"}
 	options := beginDoc(nil)
 	withID := true
-	var idIndex, collation []byte
+	var idIndex []byte
 	err := eachField(o, func(name string, f field) error {
 		typ, value := f.typ(o), f.val(o)
 		switch name {
@@ -135,10 +155,6 @@ func CatalogCreate(ns string, o []byte) ([]byte, error) {
 			withID = typ == typeBool && value[0] == 0
 		case "autoIndexId":
 			withID = truth(typ, value)
-		case "collation":
-			if typ == typeObject {
-				collation = value
-			}
 		}
 		options = append(options, f.raw(o)...)
 		return nil
@@ -151,7 +167,7 @@ func CatalogCreate(ns string, o []byte) ([]byte, error) {
 	}
 	r.Options = endDoc(options, 0)
 	if withID && idIndex == nil {
-		idIndex = defaultIDIndex(collation)
+		idIndex = oldIDIndex()
 	}
 	if withID {
 		r.Indexes = [][]byte{idIndex}
@@ -159,16 +175,13 @@ func CatalogCreate(ns string, o []byte) ([]byte, error) {
 	return r.Append(nil), nil
 }
 
-// defaultIDIndex is the index on _id that the server makes when a create does not say.
-func defaultIDIndex(collation []byte) []byte {
+// oldIDIndex is the index on _id that the server makes when a create (of a user's applyOps) does not say: the one of
+// servers that logged no idIndex, without the collection's collation.
+func oldIDIndex() []byte {
 	key := endDoc(appendField(beginDoc(nil), typeInt32, []byte("_id"), []byte{1, 0, 0, 0}), 0)
-	spec := appendField(beginDoc(nil), typeInt32, []byte("v"), []byte{2, 0, 0, 0})
+	spec := appendField(beginDoc(nil), typeInt32, []byte("v"), []byte{1, 0, 0, 0})
 	spec = appendField(spec, typeObject, []byte("key"), key)
-	spec = appendString(spec, "name", "_id_")
-	if collation != nil {
-		spec = appendField(spec, typeObject, []byte("collation"), collation)
-	}
-	return endDoc(spec, 0)
+	return endDoc(appendString(spec, "name", "_id_"), 0)
 }
 
 // CatalogListing makes a catalog row from a document of $listCatalog. What has no UUID (a view, the view over a

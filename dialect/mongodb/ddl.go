@@ -7,6 +7,8 @@ import (
 	"math"
 )
 
+const ttlField = "expireAfterSeconds" // of an index, or of a clustered collection
+
 // applyCatalogPatch returns the row that the server's catalog shows after the DDL command in patch ({ns, o, o2}, see
 // [CatalogPatch]). Commands that change nothing of a row (startIndexBuild, ...) return it as it is; an unknown command
 // is an error.
@@ -215,16 +217,20 @@ func (r *CatalogRow) collMod(o []byte) error {
 				r.setOption(name, typ, value)
 				r.Options = removeField(r.Options, "recordPreImages")
 			}
-		case "expireAfterSeconds":
+		case ttlField:
 			if typ == typeString { // "off"
 				r.Options = removeField(r.Options, name)
 				return nil
 			}
 			r.setOption(name, typeInt64, int64Bytes(wholeNumber(typ, value)))
 		case "cappedSize":
-			r.setOption("size", typeInt64, int64Bytes(cappedSize(wholeNumber(typ, value))))
+			r.setCount("size", cappedSize(wholeNumber(typ, value)))
 		case "cappedMax":
-			r.setOption("max", typeInt64, int64Bytes(wholeNumber(typ, value)))
+			documents := wholeNumber(typ, value)
+			if documents <= 0 {
+				documents = math.MaxInt32 // no limit, as the server stores it
+			}
+			r.setCount("max", documents)
 		case "timeseries":
 			return r.collModTimeseries(typ, value)
 		}
@@ -250,7 +256,7 @@ func (r *CatalogRow) collModIndex(change []byte) error {
 	err := eachField(change, func(name string, f field) error {
 		typ, value := f.typ(change), f.val(change)
 		switch name {
-		case "expireAfterSeconds":
+		case ttlField:
 			spec = setField(spec, name, typeInt64, int64Bytes(wholeNumber(typ, value)))
 		case "hidden", "prepareUnique":
 			spec = removeField(spec, name)
@@ -305,7 +311,7 @@ func (r *CatalogRow) collModTimeseries(typ byte, change []byte) error {
 func (r *CatalogRow) convertToCapped(o []byte) {
 	r.setOption("capped", typeBool, []byte{1})
 	if f, ok, _ := lookup(o, "size"); ok {
-		r.setOption("size", typeInt64, int64Bytes(cappedSize(wholeNumber(f.typ(o), f.val(o)))))
+		r.setCount("size", cappedSize(wholeNumber(f.typ(o), f.val(o))))
 	}
 	r.keepIndexes(func(spec []byte) bool { return indexName(spec) == "_id_" })
 }
@@ -340,6 +346,15 @@ func (r *CatalogRow) setOption(name string, typ byte, value []byte) {
 	})
 	out := appendField(append([]byte(nil), r.Options[:at]...), typ, []byte(name), value)
 	r.Options = endDoc(append(out, r.Options[at:len(r.Options)-1]...), 0)
+}
+
+// setCount sets a number of a capped collection, in the type that the server lists it in.
+func (r *CatalogRow) setCount(name string, n int64) {
+	if n == int64(int32(n)) {
+		r.setOption(name, typeInt32, int64Bytes(n)[:4])
+		return
+	}
+	r.setOption(name, typeInt64, int64Bytes(n))
 }
 
 // cappedSize rounds up as the server does: to 256 bytes.
