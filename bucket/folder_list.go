@@ -13,10 +13,10 @@ import (
 // List implements [Bucket]. It walks one folder at a time, in the order of whole names.
 func (f *Folder) List(ctx context.Context, prefix, after string, fn func(Info) error) error {
 	start := folderPrefix(prefix)
-	if start != "" && CheckName(strings.TrimSuffix(start, "/")) != nil {
-		return nil // no object can have such a name
+	if start == "" || CheckName(strings.TrimSuffix(start, "/")) == nil { // else no object can have such a name
+		return endOfList(f.walk(ctx, start, prefix, after, fn))
 	}
-	return endOfList(f.walk(ctx, start, prefix, after, fn))
+	return nil
 }
 
 // walk lists the folder with the name dir, which is empty or ends with a slash.

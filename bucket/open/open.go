@@ -17,6 +17,7 @@ import (
 //	file://PATH                                              PATH as the file system takes it, relative ones too
 //	s3://BUCKET/PREFIX?endpoint=URL&region=R&path_style=true  credentials from the environment, see package s3
 //
+// path_style is true by default when there is an endpoint.
 // It touches no network. Errors never repeat the URL, which might hold a secret by mistake.
 func Open(ctx context.Context, rawURL string) (bucket.Bucket, error) {
 	scheme, rest, _ := strings.Cut(rawURL, "://")
@@ -45,7 +46,8 @@ func s3Options(rawURL string) (s3.Options, error) {
 	if err != nil {
 		return s3.Options{}, afterimage.Usagef("bucket URL: its query can't be read; percent-encode what is special in it")
 	}
-	o := s3.Options{Bucket: u.Host, Prefix: u.Path}
+	// Services that are not Amazon's rarely answer to bucket names as host names.
+	o := s3.Options{Bucket: u.Host, Prefix: u.Path, PathStyle: query.Has("endpoint")}
 	for key, values := range query {
 		value := values[len(values)-1]
 		switch key {

@@ -113,8 +113,7 @@ func status(err error) int {
 
 // code is the error code of an answer, "" if there was none.
 func code(err error) string {
-	var ae smithy.APIError
-	if errors.As(err, &ae) {
+	if ae, ok := errors.AsType[smithy.APIError](err); ok {
 		return ae.ErrorCode()
 	}
 	return ""

@@ -25,6 +25,7 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/smithy-go/logging"
 
 	"github.com/afterimagedb/afterimage/bucket"
 )
@@ -78,6 +79,7 @@ func newStore(ctx context.Context, o Options) (*store, error) {
 	}
 	conf, err := config.LoadDefaultConfig(ctx,
 		config.WithHTTPClient(httpClient()),
+		config.WithLogger(logging.Nop{}),                                   // it would write to standard error; what matters comes back as an error
 		config.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} }), // attempt does it: bodies are read inside it
 	)
 	if err != nil {

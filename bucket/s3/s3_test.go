@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -129,9 +131,11 @@ func TestLostAnswers(t *testing.T) {
 			}
 			for lost := 1; ; lost++ { // lose the answer to request i, for every i until none is lost
 				name := verb + strings.Repeat("i", lost)
-				met := false
+				var met atomic.Bool
 				f.set(func(n int, w http.ResponseWriter, r *http.Request) bool {
-					met = met || n == lost
+					if n == lost {
+						met.Store(true)
+					}
 					return n == lost && lose(f, w, r)
 				})
 				if err := do(t.Context(), name, big); err != nil {
@@ -144,7 +148,7 @@ func TestLostAnswers(t *testing.T) {
 				if err := s.Create(t.Context(), name, big); !errors.Is(err, bucket.ErrExists) {
 					t.Fatalf("%s, parts of %d, answer %d lost: another Create: %v", verb, partBytes, lost, err)
 				}
-				if !met {
+				if !met.Load() {
 					break
 				}
 			}
@@ -227,9 +231,7 @@ func TestTornBodies(t *testing.T) {
 		}
 		rec := httptest.NewRecorder()
 		f.real.ServeHTTP(rec, r)
-		for k, v := range rec.Header() {
-			w.Header()[k] = v
-		}
+		maps.Copy(w.Header(), rec.Header())
 		w.Header().Set("Content-Length", "10")
 		w.WriteHeader(rec.Code)
 		_, _ = w.Write(rec.Body.Bytes()[:5])

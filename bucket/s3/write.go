@@ -82,7 +82,7 @@ func (s *store) write(ctx context.Context, w *write) error {
 	}
 	out, herr := s.head(ctx, w.verb, w.name)
 	switch {
-	case errors.Is(herr, bucket.ErrNotFound):
+	case errors.Is(herr, bucket.ErrNotFound): // deleted in between
 		return err
 	case herr != nil:
 		return errors.Join(err, herr)
