@@ -60,7 +60,10 @@ func (l *loader) read(ctx context.Context, g *errgroup.Group, rows restorer.Rows
 	var seq int64
 	var masked []byte
 	for rows.Next() {
-		body := l.table.mask.apply(&masked, rows.Body())
+		body, err := l.table.mask.apply(&masked, rows.Body())
+		if err != nil {
+			return err
+		}
 		l.want.add(body)
 		if !l.ordered() && l.table.resume && bytes.Compare(rows.Key(), l.resumeKey) <= 0 {
 			l.rep.Documents++

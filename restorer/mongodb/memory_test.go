@@ -53,8 +53,12 @@ func (m *memory) add(t testing.TB, id afterimage.TableID, row []byte, bodies ...
 // table makes a plain collection of documents.
 func (m *memory) table(t testing.TB, ns string, bodies ...[]byte) {
 	t.Helper()
-	row := mongodb.CatalogRow{Namespace: ns, Type: "collection", Options: newDocument().end()}
+	row := mongodb.CatalogRow{Namespace: ns, Type: "collection", Options: newDocument().end(), Indexes: [][]byte{idIndex()}}
 	m.add(t, afterimage.TableID{0: 9, 15: byte(len(m.list) + 1)}, row.Append(nil), bodies...)
+}
+
+func idIndex() []byte {
+	return newDocument().i32("v", 2).doc("key", newDocument().i32("_id", 1).end()).str("name", "_id_").end()
 }
 
 func (m *memory) Tables(context.Context) ([]dialect.Table, error) { return m.list, nil }

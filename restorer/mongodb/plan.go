@@ -26,6 +26,7 @@ type plannedTable struct {
 	db, name string // target, physical: system.buckets.X for a time-series
 	shown    string // target as users name it
 	exists   bool   // to be dropped first
+	adopted  bool   // exists, empty, because an earlier run of this restore ended while it created it
 	resume   bool   // created by an earlier run of this restore
 	mask     masks
 
@@ -263,7 +264,7 @@ func (r *run) inTheWay(ctx context.Context, t *plannedTable, there map[string]fo
 		if err == nil && !empty {
 			err = r.otherNow(t)
 		}
-		t.exists = true
+		t.exists, t.adopted = true, true
 		return true, err
 	}
 	t.exists = true

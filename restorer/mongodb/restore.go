@@ -62,6 +62,11 @@ func (o *Options) defaults() error {
 	if o.Metrics == nil {
 		o.Metrics = NewMetrics(nil)
 	}
+	for _, m := range o.Masks {
+		if err := m.check(); err != nil {
+			return err
+		}
+	}
 	switch o.TTL {
 	case "":
 		o.TTL = TTLHold

@@ -208,3 +208,9 @@ func major(v string) int {
 	fmt.Sscanf(v, "%d", &n)
 	return n
 }
+
+func clientOptions(uri string) *options.ClientOptions { return options.Client().ApplyURI(uri) }
+
+func credential(user, password, source string) options.Credential {
+	return options.Credential{Username: user, Password: password, AuthSource: source}
+}

@@ -67,7 +67,11 @@ func (r *run) create(ctx context.Context, p *plannedTable) error {
 	if ok && !p.exists {
 		return afterimage.Usagef("%s appeared in the target while the restore ran: nothing of it was touched", p.shown)
 	}
-	if err := r.journal.creating(p, now.uuid); err != nil {
+	replaces := now.uuid
+	if p.adopted {
+		replaces = "" // nobody's but ours
+	}
+	if err := r.journal.creating(p, replaces); err != nil {
 		return err
 	}
 	if p.exists {

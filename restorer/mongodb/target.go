@@ -119,7 +119,7 @@ var transientCodes = []int{11600, 11602, 10107, 13435, 13436, 189, 91, 7, 6, 89,
 
 // applyOps sends operations as the oplog writes them; the server applies them more literally than commands.
 func (t *target) applyOps(ctx context.Context, ops ...[]byte) error {
-	cmd := newDocument().array("applyOps", ops...).written("w1").end()
+	cmd := newDocument().array("applyOps", ops...).flag("bypassDocumentValidation", true).written("w1").end()
 	if _, err := t.run(ctx, "admin", cmd); err != nil {
 		return fmt.Errorf("applyOps: %w", err)
 	}
@@ -172,8 +172,36 @@ func (t *target) collections(ctx context.Context, db, name string) (map[string]f
 
 // get returns the document with that _id, nil when there is none.
 func (t *target) get(ctx context.Context, db, coll string, typ byte, id []byte) (bson.Raw, error) {
-	cmd := newCommand("find", coll).doc("filter", byID(typ, id)).i32("limit", 1).flag("singleBatch", true).end()
-	reply, err := t.run(ctx, db, cmd)
+	return t.find(ctx, db, coll, newCommand("find", coll).doc("filter", byID(typ, id)))
+}
+
+// getMajority is get, of what a majority of the members has after everything written so far.
+func (t *target) getMajority(ctx context.Context, db, coll string, id bson.RawValue) (bson.Raw, error) {
+	cmd, err := t.majority(ctx, newCommand("find", coll).doc("filter", byID(byte(id.Type), id.Value)))
+	if err != nil {
+		return nil, err
+	}
+	return t.find(ctx, db, coll, cmd)
+}
+
+// majority makes a read wait until a majority of the members has all that was written so far.
+func (t *target) majority(ctx context.Context, cmd command) (command, error) {
+	if !t.set {
+		return cmd, nil
+	}
+	ping, err := t.run(ctx, "admin", newDocument().i32("ping", 1).end())
+	if err != nil {
+		return nil, fmt.Errorf("read back: %w", err)
+	}
+	concern := newDocument().str("level", "majority")
+	if at := ping.Lookup("operationTime"); at.Type == bson.TypeTimestamp {
+		concern = concern.value("afterClusterTime", typeTimestamp, at.Value)
+	}
+	return cmd.doc("readConcern", concern.end()), nil
+}
+
+func (t *target) find(ctx context.Context, db, coll string, cmd command) (bson.Raw, error) {
+	reply, err := t.run(ctx, db, cmd.i32("limit", 1).flag("singleBatch", true).end())
 	if err != nil {
 		return nil, fmt.Errorf("read %s.%s: %w", db, coll, err)
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/zeebo/xxh3"
-	"go.mongodb.org/mongo-driver/bson"
 	"go.mongodb.org/mongo-driver/mongo"
 
 	"github.com/afterimagedb/afterimage/restorer"
@@ -88,16 +87,9 @@ func (l *loader) readBack(ctx context.Context, f func(doc []byte)) error {
 
 func (t *target) scan(ctx context.Context, db, coll string, f func(doc []byte) error) error {
 	cmd := newCommand("find", coll).doc("hint", newDocument().i32("$natural", 1).end()).flag("noCursorTimeout", true)
-	if t.set {
-		ping, err := t.run(ctx, "admin", newDocument().i32("ping", 1).end())
-		if err != nil {
-			return fmt.Errorf("read back: %w", err)
-		}
-		concern := newDocument().str("level", "majority")
-		if at := ping.Lookup("operationTime"); at.Type == bson.TypeTimestamp {
-			concern = concern.value("afterClusterTime", typeTimestamp, at.Value)
-		}
-		cmd = cmd.doc("readConcern", concern.end())
+	cmd, err := t.majority(ctx, cmd)
+	if err != nil {
+		return err
 	}
 	cur, err := t.client.Database(db).RunCommandCursor(ctx, cmd.end())
 	if err != nil {
@@ -209,7 +201,11 @@ func (l *loader) source(ctx context.Context, f func(doc []byte) error) error {
 	defer func() { _ = rows.Close() }()
 	var masked []byte
 	for rows.Next() {
-		if err := f(l.table.mask.apply(&masked, rows.Body())); err != nil {
+		body, err := l.table.mask.apply(&masked, rows.Body())
+		if err == nil {
+			err = f(body)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -251,7 +247,10 @@ func (l *loader) skipCapped(ctx context.Context, rows restorer.Rows) error {
 		if !rows.Next() {
 			return fmt.Errorf("the target holds more documents than there were at T: someone else wrote to it")
 		}
-		body := l.table.mask.apply(&masked, rows.Body())
+		body, err := l.table.mask.apply(&masked, rows.Body())
+		if err != nil {
+			return err
+		}
 		if err := l.sameCapped(ctx, doc, body); err != nil {
 			return err
 		}

@@ -18,32 +18,56 @@ func (l *loader) write(ctx context.Context, b *batch) error {
 	if err != nil {
 		return err
 	}
-	for len(failed) > 0 {
-		last := failed[len(failed)-1].Index
-		for _, e := range failed {
-			if err := l.refused(ctx, b, e); err != nil {
+	if l.ordered() {
+		err = l.writeRest(ctx, b, failed)
+	} else {
+		err = l.refusedAll(ctx, b, failed)
+	}
+	if err != nil {
+		return err
+	}
+	return l.fix(ctx, b)
+}
+
+func (l *loader) refusedAll(ctx context.Context, b *batch, failed []mongo.WriteError) error {
+	for _, e := range failed {
+		if err := l.refused(ctx, b, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// restDocsMax is how many documents are sent at once behind one that failed: many in a row may be there already.
+const restDocsMax = 64
+
+// writeRest goes on after an ordered insert, which stops at the first document that fails.
+func (l *loader) writeRest(ctx context.Context, b *batch, failed []mongo.WriteError) error {
+	prefix := insertPrefix(l.table.name, true)
+	next := len(b.spans) // first document that was not sent
+	for {
+		if len(failed) > 0 {
+			if err := l.refusedAll(ctx, b, failed); err != nil {
 				return err
 			}
+			next = failed[len(failed)-1].Index + 1
 		}
-		if !l.ordered() || last+1 >= len(b.spans) {
-			break
+		if next >= len(b.spans) {
+			return nil
 		}
-		// An ordered insert stops at the first document that fails: go on behind it.
-		rest := l.run.buffers.Get().(*batch)
-		rest.begin(insertPrefix(l.table.name, true), 0)
-		for i := last + 1; i < len(b.spans); i++ {
-			rest.add(b.doc(i))
+		rest, from := new(batch), next
+		rest.begin(prefix, 0)
+		for ; next < len(b.spans) && next < from+restDocsMax; next++ {
+			rest.add(b.doc(next))
 		}
-		failed, err = l.insert(ctx, rest.command())
-		l.run.buffers.Put(rest)
-		if err != nil {
+		var err error
+		if failed, err = l.insert(ctx, rest.command()); err != nil {
 			return err
 		}
 		for i := range failed {
-			failed[i].Index += last + 1
+			failed[i].Index += from
 		}
 	}
-	return l.fix(ctx, b)
 }
 
 // insert runs an insert command until the server answered it, and returns what it refused.
@@ -157,14 +181,20 @@ func (l *loader) fixCommands(b *batch) (updates, ops [][]byte) {
 			set = set.value(string(name), typeTimestamp, zero)
 			plain = plain && len(name) > 0 && !bytes.ContainsAny(name, ".$")
 		}
-		if plain {
-			u := newDocument().doc("$set", set.end()).end()
-			updates = append(updates, newDocument().doc("q", byID(typ, id)).doc("u", u).end())
+		update := newDocument().doc("q", byID(typ, id))
+		switch {
+		case plain:
+			update = update.doc("u", newDocument().doc("$set", set.end()).end())
+		case l.run.target.major < 5: // knows no diffs, and a pipeline takes the names that it can hold
+			literal := newDocument().doc("$literal", b.original(f.doc)).end()
+			update = update.array("u", newDocument().doc("$replaceWith", literal).end())
+		default:
+			diff := newDocument().i32("$v", 2).doc("diff", newDocument().doc("u", set.end()).end()).end()
+			ops = append(ops, newDocument().str("op", "u").str("ns", l.table.db+"."+l.table.name).
+				doc("o2", newDocument().value("_id", typ, id).end()).doc("o", diff).end())
 			continue
 		}
-		diff := newDocument().i32("$v", 2).doc("diff", newDocument().doc("u", set.end()).end()).end()
-		ops = append(ops, newDocument().str("op", "u").str("ns", l.table.db+"."+l.table.name).
-			doc("o2", newDocument().value("_id", typ, id).end()).doc("o", diff).end())
+		updates = append(updates, update.end())
 	}
 	return updates, ops
 }
