@@ -144,7 +144,9 @@ func appendKey(dst []byte, typ byte, value []byte, depth int) ([]byte, error) {
 		}
 		return append(dst, 0), nil
 	case typeDBPointer:
-		return append(appendEscaped(dst, value[4:len(value)-13]), value[len(value)-12:]...), nil
+		// The server takes the namespace up to its first zero.
+		ns, _, _ := bytes.Cut(value[4:len(value)-12], []byte{0})
+		return append(append(append(dst, ns...), 0), value[len(value)-12:]...), nil
 	case typeCodeScope:
 		code := int32At(value[4:])
 		return appendObject(appendEscaped(dst, value[8:7+code]), value[8+code:], true, depth+1)

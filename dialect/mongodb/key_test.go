@@ -134,6 +134,12 @@ func compareValues(a, b bson.RawValue) int {
 			return c
 		}
 		return bytes.Compare(a.Value[4:], b.Value[4:])
+	case 55:
+		x, xo := a.DBPointer()
+		y, yo := b.DBPointer()
+		x, _, _ = strings.Cut(x, "\x00")
+		y, _, _ = strings.Cut(y, "\x00")
+		return strings.Compare(x+xo.Hex(), y+yo.Hex())
 	case 65:
 		x, xs := a.CodeWithScope()
 		y, ys := b.CodeWithScope()

@@ -57,6 +57,7 @@ type writer struct {
 	seen    map[string][]bson.Raw // every version of a document, by the JSON of its _id
 	log     []string
 	failed  int
+	capture strings.Builder // before, logged, after: for testdata
 }
 
 func (w *writer) pick(s ...string) string { return s[w.r.IntN(len(s))] }
@@ -319,7 +320,9 @@ func (w *writer) checkOplog(client *mongo.Client) {
 		if err != nil {
 			w.t.Fatalf("document %s: %v: %s", k, err, o)
 		}
-		c.Body = bytes.Clone(c.Body)
+		if op == "u" && len(before)+len(o) < 700 {
+			fmt.Fprintf(&w.capture, "%x %x %x\n", before, []byte(o), body)
+		}
 		if bytes.Equal(body, last[k]) {
 			continue
 		}
@@ -343,6 +346,12 @@ func (w *writer) checkOplog(client *mongo.Client) {
 	}
 	if err := cur.Err(); err != nil {
 		w.t.Fatal(err)
+	}
+	if *update && !w.t.Failed() {
+		lines := strings.SplitAfterN(w.capture.String(), "\n", 161)
+		if err := os.WriteFile("testdata/updates-"+w.version+".txt", []byte(strings.Join(lines[:len(lines)-1], "")), 0o644); err != nil {
+			w.t.Fatal(err)
+		}
 	}
 	for k, v := range w.seen {
 		if len(v) > 0 {
