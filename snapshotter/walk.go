@@ -142,11 +142,8 @@ func (w *walk) open(ctx context.Context) (segment.Iterator, error) {
 		}
 		return err
 	}
-	err := w.each(add)
-	if err != nil {
-		for _, it := range its {
-			it.Close()
-		}
+	if err := w.each(add); err != nil {
+		closeAll(its)
 		return nil, err
 	}
 	return segment.Merge(its...), nil
