@@ -23,7 +23,7 @@ const Embedded = "embedded"
 
 const (
 	defaultStreamBytes = 8 << 30
-	requestTimeout     = 10 * time.Second
+	requestTimeout     = 5 * time.Second
 	// payloadHeadroom is left in a message for the headers that we send with it.
 	payloadHeadroom = 1 << 10
 	minPayloadBytes = 64 << 10
@@ -219,6 +219,8 @@ func (b *Bus) Lane(ctx context.Context, lane string) (*Lane, error) {
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	s, err := b.js.Stream(ctx, name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		s, err = b.makeStream(ctx, name, subject, lane)
@@ -289,6 +291,8 @@ func (b *Bus) Lanes(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	var lanes []string
 	list := b.js.ListStreams(ctx, jetstream.WithStreamListSubject(subjectOf(source, "*")))
 	for info := range list.Info() {
@@ -300,6 +304,11 @@ func (b *Bus) Lanes(ctx context.Context) ([]string, error) {
 		return nil, fmt.Errorf("list the lanes of source %q: %w", b.opts.Source, err)
 	}
 	return lanes, nil
+}
+
+// bounded limits the time of a request: a server that is electing a leader or shutting down drops requests unanswered.
+func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, requestTimeout)
 }
 
 // messageBytesMax is the largest piece that is put in one message.

@@ -11,7 +11,7 @@
 //
 //  1. A message is stored only directly behind the message its publisher put or read before it. The expected last
 //     sequence alone does not hold this for pipelined messages (a rival's message that takes the place of flight 1 makes
-//     the sequence that flight 2 expects), so each flight also names the id of the one before it.
+//     the sequence that flight 2 expects), so each flight also names the id of the one before it, or flies alone.
 //  2. Acknowledged means on disk where the server syncs always, which the embedded server does unless told otherwise.
 //  3. A full stream refuses, and the publisher waits: nothing is ever dropped to make room.
 //  4. The last batch of a lane, with all its parts, is never trimmed: an emptied stream would accept a zombie.

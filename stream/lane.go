@@ -48,6 +48,8 @@ type tail struct {
 // lastMessage reads the last message from the stream's leader. A stream without messages yields nil and its last
 // sequence.
 func (l *Lane) lastMessage(ctx context.Context) (*jetstream.RawStreamMsg, uint64, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	for {
 		msg, err := l.stream.GetLastMsgForSubject(ctx, l.subject)
 		if err == nil {
@@ -90,6 +92,8 @@ func (l *Lane) tail(ctx context.Context) (tail, error) {
 
 // messageAt reads one message from the leader; nil if it isn't there.
 func (l *Lane) messageAt(ctx context.Context, seq uint64) (*jetstream.RawStreamMsg, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	msg, err := l.stream.GetMsg(ctx, seq)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return nil, nil
@@ -144,6 +148,8 @@ func (l *Lane) Trim(ctx context.Context, seq uint64) error {
 	if t.batchEnd == nil {
 		return nil
 	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	if keep := min(seq+1, t.firstSeq); keep > 1 {
 		if err := l.stream.Purge(ctx, jetstream.WithPurgeSequence(keep)); err != nil {
 			return fmt.Errorf("trim lane %q to message %d: %w", l.name, keep, err)

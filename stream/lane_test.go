@@ -250,12 +250,22 @@ func raceTo(ctx context.Context, l *Lane, to uint64, step func() uint64) error {
 	}
 }
 
-func TestTwoPublishersMakeOneChain(t *testing.T) {
+func TestPublishersMakeOneChain(t *testing.T) {
 	url := startServer(t, func(o *server.Options) { o.MaxPayload = minPayloadBytes })
+	t.Run("external", func(t *testing.T) {
+		raceLanes(t, openBus(t, Options{URL: url}), openBus(t, Options{URL: url}), openBus(t, Options{URL: url}))
+	})
+	t.Run("embedded", func(t *testing.T) {
+		b := openBus(t, Options{})
+		raceLanes(t, b, b, b)
+	})
+}
+
+// raceLanes lets a publisher on each bus publish to the same lane.
+func raceLanes(t *testing.T, buses ...*Bus) {
 	const to = 600
 	ctx := testContext(t)
 	var wg sync.WaitGroup
-	buses := []*Bus{openBus(t, Options{URL: url}), openBus(t, Options{URL: url}), openBus(t, Options{URL: url})}
 	for i, b := range buses {
 		l := openLane(t, b, "rs0")
 		n := uint64(i)

@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	flightsMax     = 16       // messages in flight
+	flightsMax     = 16       // messages in flight to the embedded server; to an external one it is 1
 	flightBytesMax = 16 << 20 // bytes in flight; one message may always fly
 	ackTimeout     = 10 * time.Second
 	// patienceTime is how long a publisher tries to find out what became of a message before it gives up.
@@ -39,6 +39,10 @@ type flight struct {
 // publisher sends the messages of one lane, several at a time, each chained to the one before.
 type publisher struct {
 	lane *Lane
+	// chained says that each message names the id of the one before it, so that several may fly. Only the embedded
+	// server is asked for this: a replicated stream of nats-server 2.15.2 takes a wrong id for a failed write and
+	// stops on all its replicas (seen). Without it the expected sequence fences, and one message flies at a time.
+	chained bool
 
 	turn    sync.Mutex // held by the one call of Last, Publish or Flush at a time
 	enc     Encoder
@@ -66,7 +70,7 @@ type publisher struct {
 }
 
 func newPublisher(l *Lane) *publisher {
-	return &publisher{lane: l, notify: make(chan struct{}, 1), timeout: ackTimeout, patience: patienceTime}
+	return &publisher{lane: l, chained: l.bus.server != nil, notify: make(chan struct{}, 1), timeout: ackTimeout, patience: patienceTime}
 }
 
 // Last returns the newest whole batch in the stream, as its leader knows it, and begins a new session behind it: what
@@ -188,7 +192,7 @@ func (p *publisher) room(ctx context.Context, size int) error {
 			flying += len(f.data)
 		}
 		n := len(p.flights)
-		if n == 0 || n < flightsMax && flying <= flightBytesMax {
+		if n == 0 || p.chained && n < flightsMax && flying <= flightBytesMax {
 			return p.diskRoom(ctx, flying)
 		}
 		if err := p.wait(ctx); err != nil {
@@ -214,7 +218,7 @@ func (p *publisher) send(i int) {
 		nats.MsgIdHdr:           []string{f.id},
 		nats.ExpectedLastSeqHdr: []string{strconv.FormatUint(p.base+uint64(i), 10)},
 	}}
-	if before != "" {
+	if p.chained && before != "" {
 		msg.Header[nats.ExpectedLastMsgIdHdr] = []string{before}
 	}
 	p.lane.metrics.pending.Set(float64(len(p.flights)))

@@ -30,6 +30,8 @@ type Reader struct {
 // Read returns a reader of the batches behind message after, or from the first one that is still there. Call
 // [Reader.Close] when done.
 func (l *Lane) Read(ctx context.Context, after uint64) (*Reader, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	consumer, err := l.stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy,
 		OptStartSeq:   after + 1,

@@ -90,7 +90,7 @@ func (p *publisher) diskRoom(ctx context.Context, size int) error {
 func (p *publisher) reconcile(ctx context.Context, a answer) error {
 	if p.stalls == 0 {
 		p.stalled = time.Now()
-	} else if time.Since(p.stalled) > p.patience && a.kind == answerLost {
+	} else if time.Since(p.stalled) > p.patience {
 		return p.giveUp(ctx, a.text)
 	} else if err := pause(ctx, p.stalls-1); err != nil {
 		return fmt.Errorf("the stream of lane %q does not acknowledge (%s): %w", p.lane.name, a.text, err)
