@@ -2,6 +2,7 @@ package mongodb
 
 import (
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -75,13 +76,15 @@ type typedValue struct {
 
 // parseExtended reads one value of extended JSON.
 func parseExtended(text string) (typedValue, bool) {
+	if !json.Valid([]byte(text)) {
+		return typedValue{}, false
+	}
 	var doc bson.Raw
 	if err := bson.UnmarshalExtJSON([]byte(`{"_id":`+text+`}`), false, &doc); err != nil {
 		return typedValue{}, false
 	}
 	f, ok, err := lookup(doc, "_id")
-	// Text such as `1, "x": 2` makes more than one field.
-	if err != nil || !ok || f.end != len(doc)-1 {
+	if err != nil || !ok {
 		return typedValue{}, false
 	}
 	return typedValue{f.typ(doc), f.val(doc)}, true

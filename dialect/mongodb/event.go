@@ -27,11 +27,15 @@ func EventOf(op afterimage.Op, body, before []byte) (kind, namespace, detail str
 	}
 	c, err := readCommand(body)
 	if op == afterimage.OpDelete {
-		if err == nil && namespace == "" {
-			namespace = c.namespace()
+		if err != nil {
+			return "drop", namespace, "", true
 		}
-		if err == nil && c.name == "renameCollection" {
-			detail = "replaced by the rename of " + c.coll
+		target := c.namespace()
+		if c.name == "renameCollection" {
+			target, detail = optionText(c.o, "to"), "replaced by the rename of "+c.coll
+		}
+		if namespace == "" {
+			namespace = target
 		}
 		return "drop", namespace, detail, true
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 )
 
 // BSON type bytes, as the specification numbers them.
@@ -66,10 +67,7 @@ func nextField(doc []byte, pos int) (f field, ok bool, err error) {
 	if pos >= end {
 		return f, false, nil
 	}
-	i := pos + 1
-	for i < end && doc[i] != 0 {
-		i++
-	}
+	i := nameEnd(doc, pos+1)
 	if i >= end {
 		return f, false, fmt.Errorf("%w: name at byte %d has no end", errMalformed, pos)
 	}
@@ -78,6 +76,22 @@ func nextField(doc []byte, pos int) (f field, ok bool, err error) {
 		return f, false, fmt.Errorf("%w: value of type 0x%02x at byte %d", errMalformed, doc[pos], i+1)
 	}
 	return field{start: pos, value: i + 1, end: i + 1 + n}, true, nil
+}
+
+// nameEnd returns the place of the first zero byte at or after i. doc ends with one.
+func nameEnd(doc []byte, i int) int {
+	const low, high = 0x0101010101010101, 0x8080808080808080
+	for i+8 <= len(doc) {
+		w := binary.LittleEndian.Uint64(doc[i:])
+		if zero := (w - low) &^ w & high; zero != 0 {
+			return i + bits.TrailingZeros64(zero)>>3
+		}
+		i += 8
+	}
+	for doc[i] != 0 {
+		i++
+	}
+	return i
 }
 
 // valueLen returns the length of the value of type typ that b starts with, or -1 if b does not hold one.
