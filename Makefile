@@ -43,7 +43,7 @@ bench: ## the fixed work of the benchmarks, on real databases
 	@$(DEPS_ENV) && go test -tags bench -count=1 -p 1 -timeout 60m -v ./e2e/bench/...
 
 demo: build ## real databases on this machine, protected, damaged, restored
-	@$(DEPS_ENV) && bin/afterimage demo
+	@scripts/deps.sh mongod && $(DEPS_ENV) && bin/afterimage demo
 
 check: ## everything that must pass before a change lands
 	@for s in deps build lint test race e2e; do \
