@@ -12,10 +12,6 @@ import (
 	"github.com/afterimagedb/afterimage/restorer"
 )
 
-// journalEveryBytes is how much is written between two lines of the journal: what a resumed run reads again at most,
-// besides what was in flight.
-const journalEveryBytes = 16 << 20
-
 // loader writes the rows of one table.
 type loader struct {
 	run       *run
@@ -28,7 +24,6 @@ type loader struct {
 	next     int64            // sequence number of the oldest batch that is not written
 	finished map[int64][]byte // last keys of batches that are written before older ones
 	mark     []byte           // every row up to this key is written
-	unmarked int64            // bytes since the last line of the journal
 }
 
 func (l *loader) ordered() bool { return l.table.kind == kindCapped }
@@ -140,17 +135,13 @@ func (l *loader) written(b *batch) error {
 	l.mu.Lock()
 	l.rep.Documents += int64(len(b.spans))
 	l.rep.Bytes += b.docBytes
-	l.unmarked += b.docBytes
 	l.finished[b.seq] = slices.Clone(b.lastKey)
 	for key, ok := l.finished[l.next]; ok; key, ok = l.finished[l.next] {
 		delete(l.finished, l.next)
 		l.mark = key
 		l.next++
 	}
-	var mark []byte
-	if l.unmarked >= journalEveryBytes {
-		mark, l.unmarked = l.mark, 0
-	}
+	mark := l.mark
 	l.mu.Unlock()
 	l.run.step(func(g *restorer.Progress) {
 		g.Namespace, g.Phase = l.table.shown, "documents"

@@ -14,6 +14,7 @@ const (
 	typeString    = 0x02
 	typeDocument  = 0x03
 	typeArray     = 0x04
+	typeRegex     = 0x0B
 	typeTimestamp = 0x11
 )
 

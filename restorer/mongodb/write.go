@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/cenkalti/backoff/v5"
 	"go.mongodb.org/mongo-driver/bson"
@@ -30,12 +31,48 @@ func (l *loader) write(ctx context.Context, b *batch) error {
 }
 
 func (l *loader) refusedAll(ctx context.Context, b *batch, failed []mongo.WriteError) error {
+	known, err := l.present(ctx, b, failed)
+	if err != nil {
+		return err
+	}
 	for _, e := range failed {
+		if known[e.Index] {
+			continue
+		}
 		if err := l.refused(ctx, b, e); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// present finds those of many duplicates that the target holds as they are: a resumed run meets what was in flight when
+// the one before ended. It asks for them in one read; the others are looked at one by one.
+func (l *loader) present(ctx context.Context, b *batch, failed []mongo.WriteError) (map[int]bool, error) {
+	at := map[string]int{}
+	ids := newDocument()
+	for _, e := range failed {
+		typ, id, err := identity(b.doc(e.Index))
+		if e.Code == codeDuplicateKey && err == nil && typ != typeRegex { // in $in a regular expression is a pattern
+			at[idKey(b.doc(e.Index))] = e.Index
+			ids = ids.value(strconv.Itoa(len(at)), typ, id)
+		}
+	}
+	if len(at) < 2 {
+		return nil, nil
+	}
+	filter := newDocument().doc("_id", newDocument().value("$in", typeArray, ids.end()).end()).end()
+	cur, err := l.run.target.client.Database(l.table.db).RunCommandCursor(ctx, newCommand("find", l.table.name).doc("filter", filter).end())
+	if err != nil {
+		return nil, fmt.Errorf("look for duplicates: %w", err)
+	}
+	same := map[int]bool{}
+	return same, drain(ctx, cur, func(there []byte) error {
+		if i, ok := at[idKey(there)]; ok {
+			same[i] = bytes.Equal(there, b.doc(i)) || bytes.Equal(there, b.original(i))
+		}
+		return nil
+	})
 }
 
 // restDocsMax is how many documents are sent at once behind one that failed: many in a row may be there already.
