@@ -57,6 +57,17 @@ func snapshotAt(t afterimage.Time) bson.D {
 	return bson.D{{Key: "level", Value: "snapshot"}, {Key: "atClusterTime", Value: primitive.Timestamp{T: t.Seconds(), I: t.Ordinal()}}}
 }
 
+// majorityAfter is the read concern for what a majority has, at the time or later. Without the time a member may read
+// something older than the majority time that it tells.
+func majorityAfter(t afterimage.Time) bson.D { return levelAfter("majority", t) }
+
+// localAfter is the read concern for what the member has, at the time or later.
+func localAfter(t afterimage.Time) bson.D { return levelAfter("local", t) }
+
+func levelAfter(level string, t afterimage.Time) bson.D {
+	return bson.D{{Key: "level", Value: level}, {Key: "afterClusterTime", Value: primitive.Timestamp{T: t.Seconds(), I: t.Ordinal()}}}
+}
+
 // catalog reads the catalog at an exact time.
 func (l *Listener) catalog(ctx context.Context, m *member) (*scanPlan, error) {
 	h, err := hello(ctx, m.client)

@@ -259,7 +259,7 @@ func (m *member) startPosition(ctx context.Context, lookBack time.Duration, now 
 	if at == 0 {
 		return afterimage.Position{}, errors.New("the member knows no majority time yet")
 	}
-	open, err := m.oldestOpen(ctx)
+	open, err := m.oldestOpen(ctx, at)
 	if err != nil {
 		return afterimage.Position{}, err
 	}
@@ -279,10 +279,13 @@ func (m *member) startPosition(ctx context.Context, lookBack time.Duration, now 
 	return afterimage.Position{Hi: uint64(at)}, nil
 }
 
-// oldestOpen returns the ts of the first entry of the oldest open transaction, 0 if none is open.
-func (m *member) oldestOpen(ctx context.Context) (afterimage.Time, error) {
-	cur, err := m.client.Database("config").Collection("transactions").Find(ctx,
-		bson.D{{Key: "state", Value: bson.D{{Key: "$in", Value: bson.A{"prepared", "inProgress"}}}}})
+// oldestOpen returns the ts of the first entry of the oldest transaction open at the time, 0 if none is.
+func (m *member) oldestOpen(ctx context.Context, at afterimage.Time) (afterimage.Time, error) {
+	cur, err := m.client.Database("config").RunCommandCursor(ctx, bson.D{
+		{Key: "find", Value: "transactions"},
+		{Key: "filter", Value: bson.D{{Key: "state", Value: bson.D{{Key: "$in", Value: bson.A{"prepared", "inProgress"}}}}}},
+		{Key: "readConcern", Value: localAfter(at)}, // other kinds are refused here
+	}, anyMember())
 	if err != nil {
 		return 0, fmt.Errorf("read the open transactions: %w", err)
 	}

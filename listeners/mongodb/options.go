@@ -31,6 +31,9 @@ type Options struct {
 	BytesPerSecondMax int64         // limit of the scan, 0: none
 	OpenBytesMax      int64         // open transactions held in memory; 64 MB when 0
 	TakeOverAfter     time.Duration // a leader that publishes nothing for so long has lost its lane; 3 s when 0
+
+	rangeBytes int64 // tests make ranges small
+	rowsPerGet int32
 }
 
 func (o *Options) check() error {
@@ -49,6 +52,8 @@ func (o *Options) check() error {
 	setDefault(&o.BatchBytesMax, 512<<10)
 	setDefault(&o.Pace, 3*time.Millisecond)
 	setDefault(&o.SegmentBytes, 64<<20)
+	setDefault(&o.rangeBytes, rangeBytes)
+	setDefault(&o.rowsPerGet, rowsPerGet)
 	setDefault(&o.OpenBytesMax, 64<<20)
 	setDefault(&o.TakeOverAfter, 3*time.Second)
 	return nil

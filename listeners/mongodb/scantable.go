@@ -103,7 +103,7 @@ func (s *scanner) time(ctx context.Context) (afterimage.Time, error) {
 func (s *scanner) find(ctx context.Context, t *scanTable, more ...bson.E) (*mongo.Cursor, error) {
 	cmd := append(bson.D{
 		{Key: "find", Value: primitive.Binary{Subtype: 4, Data: t.id[:]}},
-		{Key: "batchSize", Value: int32(rowsPerGet)},
+		{Key: "batchSize", Value: s.l.opts.rowsPerGet},
 	}, more...)
 	cur, err := s.m.client.Database(t.db).RunCommandCursor(ctx, cmd, anyMember())
 	if hasCode(err, codeNamespaceNotFound) {
@@ -112,7 +112,7 @@ func (s *scanner) find(ctx context.Context, t *scanTable, more ...bson.E) (*mong
 	if err != nil {
 		return nil, fmt.Errorf("read the table: %w", err)
 	}
-	cur.SetBatchSize(rowsPerGet)
+	cur.SetBatchSize(s.l.opts.rowsPerGet)
 	return cur, nil
 }
 
@@ -148,7 +148,7 @@ func (s *scanner) oneRange(ctx context.Context, t *scanTable) (*manifest.Note, e
 			return nil, err
 		}
 		after = nil
-		if cur.RemainingBatchLength() == 0 && (s.rows.size() >= rangeBytes || time.Since(began) > rangeTime) {
+		if cur.RemainingBatchLength() == 0 && (s.rows.size() >= s.l.opts.rangeBytes || time.Since(began) > rangeTime) {
 			break
 		}
 	}
@@ -216,7 +216,7 @@ func (s *scanner) whole(ctx context.Context, t *scanTable) error {
 	}
 	note.MinTime = at
 	cur, err := s.find(ctx, t, bson.E{Key: "hint", Value: bson.D{{Key: "$natural", Value: 1}}},
-		bson.E{Key: "readConcern", Value: bson.D{{Key: "level", Value: "majority"}}})
+		bson.E{Key: "readConcern", Value: majorityAfter(at)})
 	if err != nil {
 		return err
 	}
