@@ -14,8 +14,9 @@ type folder struct {
 	catalog bool
 	table   afterimage.TableID
 	state   dialect.State
-	lost    error  // a patch had no base, and nothing replaced the row since
-	a, b    []byte // state.Body lies in a after a patch; b takes the next one
+	lost    bool            // a patch had no base, and nothing replaced the row since
+	lostAt  afterimage.Time // its time
+	a, b    []byte          // state.Body lies in a after a patch; b takes the next one
 	up      updater
 }
 
@@ -26,7 +27,7 @@ var errNoBase = errors.New("an update has no version before it to apply to")
 // Reset begins a row.
 func (f *folder) Reset(table afterimage.TableID, _ []byte) {
 	f.table, f.catalog = table, table == afterimage.CatalogTable
-	f.state, f.lost = dialect.State{}, nil
+	f.state, f.lost = dialect.State{}, false
 }
 
 // Apply adds the next change of the row.
@@ -35,7 +36,7 @@ func (f *folder) Apply(c *afterimage.Change) error {
 	case afterimage.OpInsert, afterimage.OpPut:
 		f.put(c)
 	case afterimage.OpDelete:
-		f.state, f.lost = dialect.State{Time: c.Time}, nil
+		f.state, f.lost = dialect.State{Time: c.Time}, false
 	case afterimage.OpPatch:
 		return f.patch(c)
 	case afterimage.OpUnknown:
@@ -45,7 +46,7 @@ func (f *folder) Apply(c *afterimage.Change) error {
 
 func (f *folder) put(c *afterimage.Change) {
 	// A row of an image that says what is known already was made by an earlier change: it keeps that time.
-	if c.From == afterimage.FromImage && f.state.Exists && f.lost == nil && bytes.Equal(f.state.Body, c.Body) {
+	if c.From == afterimage.FromImage && f.state.Exists && bytes.Equal(f.state.Body, c.Body) {
 		if c.Born != (afterimage.Born{}) {
 			f.state.Born = c.Born
 		}
@@ -59,15 +60,14 @@ func (f *folder) put(c *afterimage.Change) {
 		born = c.Born
 	}
 	f.state = dialect.State{Exists: true, Body: c.Body, Born: born, Time: c.Time}
-	f.lost = nil
+	f.lost = false
 }
 
 func (f *folder) patch(c *afterimage.Change) error {
-	if f.lost != nil {
-		return nil
-	}
 	if !f.state.Exists {
-		f.lost = fmt.Errorf("table %s at %s: %w", f.table, c.Time, errNoBase)
+		if !f.lost {
+			f.lost, f.lostAt = true, c.Time
+		}
 		return nil
 	}
 	var body []byte
@@ -86,8 +86,8 @@ func (f *folder) patch(c *afterimage.Change) error {
 
 // State returns the row as it stands.
 func (f *folder) State() (dialect.State, error) {
-	if f.lost != nil {
-		return dialect.State{}, f.lost
+	if f.lost {
+		return dialect.State{}, fmt.Errorf("table %s at %s: %w", f.table, f.lostAt, errNoBase)
 	}
 	return f.state, nil
 }

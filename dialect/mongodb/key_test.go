@@ -3,6 +3,7 @@ package mongodb_test
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"math"
 	"math/big"
 	"strings"
@@ -20,7 +21,7 @@ import (
 
 // canonical is the server's canonicalizeBSONType.
 func canonical(t bsontype.Type) int {
-	switch t {
+	switch t { //nolint:exhaustive // the last return is the one type left
 	case bson.TypeMinKey:
 		return -1
 	case bson.TypeMaxKey:
@@ -75,7 +76,7 @@ func numberOf(v bson.RawValue) number {
 		}
 		return number{2, new(big.Rat).SetFloat64(f)}
 	}
-	switch v.Type {
+	switch v.Type { //nolint:exhaustive // decimals come after
 	case bson.TypeDouble:
 		return fromFloat(v.Double())
 	case bson.TypeInt32:
@@ -374,7 +375,7 @@ func TestDocKey(t *testing.T) {
 		t.Errorf("keys %x (%v) and %x (%v)", a, errA, b, errB)
 	}
 	none, _ := bson.Marshal(bson.D{{Key: "a", Value: 1}})
-	if k, err := mongodb.AppendDocKey([]byte("x"), none); err != mongodb.ErrNoID || string(k) != "x" {
+	if k, err := mongodb.AppendDocKey([]byte("x"), none); !errors.Is(err, mongodb.ErrNoID) || string(k) != "x" {
 		t.Errorf("no _id: %x %v", k, err)
 	}
 	m := mongodb.AppendMissingKey(nil, 7, 1)

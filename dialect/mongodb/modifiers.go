@@ -188,7 +188,9 @@ func setInArray(dst, array, path []byte, m *pathMod, depth int) ([]byte, error) 
 			continue
 		}
 		inPlace := !more && !m.unset && len(m.value) == len(f.val(array))
-		dst = appendNumbered(dst, array, 0, f.start, 0, !inPlace)
+		if dst, err = appendNumbered(dst, array, 0, f.start, 0, !inPlace); err != nil {
+			return dst, err
+		}
 		name := f.name(array)
 		if !inPlace {
 			name = strconv.AppendUint(number[:0], uint64(idx), 10)
@@ -198,13 +200,18 @@ func setInArray(dst, array, path []byte, m *pathMod, depth int) ([]byte, error) 
 		} else if dst, err = setElement(dst, name, f.typ(array), f.val(array), rest, more, m, depth); err != nil {
 			return dst, err
 		}
-		dst = appendNumbered(dst, array, f.end, end, idx+1, !inPlace)
+		if dst, err = appendNumbered(dst, array, f.end, end, idx+1, !inPlace); err != nil {
+			return dst, err
+		}
 		return endDoc(dst, start), nil
 	}
 	if m.unset {
 		return append(dst, array...), nil
 	}
-	dst = appendNumbered(dst, array, 0, end, 0, true)
+	dst, err := appendNumbered(dst, array, 0, end, 0, true)
+	if err != nil {
+		return dst, err
+	}
 	for ; idx < target; idx++ {
 		if len(dst)-start > documentMax {
 			return dst, fmt.Errorf("update grows an array beyond %d bytes", documentMax)
@@ -217,23 +224,23 @@ func setInArray(dst, array, path []byte, m *pathMod, depth int) ([]byte, error) 
 
 // appendNumbered appends the bytes [from, to) of an array whose elements count from idx, numbered anew if asked: the
 // server does that to an array that it can't change in place, whatever the names of its elements were.
-func appendNumbered(dst, array []byte, from, to, idx int, anew bool) []byte {
+func appendNumbered(dst, array []byte, from, to, idx int, anew bool) ([]byte, error) {
 	if !anew {
-		return append(dst, array[from:to]...)
+		return append(dst, array[from:to]...), nil
 	}
 	if from == 0 {
 		dst, from = append(dst, array[:4]...), 4
 	}
 	var number [20]byte
 	for from < to {
-		f, ok, err := nextField(array, from)
-		if !ok || err != nil {
-			return append(dst, array[from:to]...) // not reached: the caller has walked up to here or checks after
+		f, _, err := nextField(array, from)
+		if err != nil {
+			return dst, err
 		}
 		dst = appendField(dst, f.typ(array), strconv.AppendUint(number[:0], uint64(idx), 10), f.val(array))
 		from, idx = f.end, idx+1
 	}
-	return dst
+	return dst, nil
 }
 
 // createPath appends an element called name: the value of m, inside one document for each part of rest.

@@ -5,6 +5,7 @@ package mongodb_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -261,7 +262,7 @@ func key(id any) string { return fmt.Sprint(id) }
 // note remembers the version that the document has now, if it is another one.
 func (w *writer) note(id int32, what string) {
 	doc, err := w.coll.FindOne(context.Background(), bson.D{{Key: "_id", Value: id}}).Raw()
-	if err != nil && err != mongo.ErrNoDocuments {
+	if err != nil && !errors.Is(err, mongo.ErrNoDocuments) {
 		w.t.Fatal(err)
 	}
 	k := key(id)
