@@ -187,8 +187,9 @@ func (w *wholePairs) Close() error {
 const (
 	// diffKeyBytesMax bounds the keys that are held at once while looking for changed rows.
 	diffKeyBytesMax = 4 << 20
-	// groupsPerRow is how many row groups a range is read in rather than one row by itself.
-	groupsPerRow = 4
+	// groupsPerRow is how many row groups of a range may be read for each row that is wanted; a row read by itself costs
+	// one of each of its segments, and their indexes.
+	groupsPerRow = 2
 )
 
 // changed compares the rows that have changes between two times: it gathers a run of keys from the changes, and then
@@ -276,7 +277,7 @@ func (c *changed) open() error {
 			raw += m.RawBytes
 		}
 	}
-	if int64(len(keys))*groupsPerRow < raw/segment.RowGroupBytes {
+	if raw/segment.RowGroupBytes > int64(len(keys))*groupsPerRow {
 		r, keys = afterimage.KeyRange(c.id, first), keys[:1]
 	}
 	c.keys = c.keys[len(keys):]

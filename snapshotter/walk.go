@@ -256,7 +256,9 @@ func (l *laneWalk) pass(t afterimage.Time) error {
 		l.marks = l.marks[1:]
 		switch m.kind {
 		case markBegin:
-			if l.cur.known && l.cur.exists {
+			if !l.cur.known {
+				l.past.set(dialect.State{}, false) // never reported
+			} else if l.cur.exists {
 				if err := l.report(m.at, nil, &rowState{}); err != nil {
 					return err
 				}

@@ -1,0 +1,145 @@
+package snapshotter
+
+import (
+	"context"
+	"slices"
+	"testing"
+
+	"github.com/afterimagedb/afterimage"
+	"github.com/afterimagedb/afterimage/dialect"
+	"github.com/afterimagedb/afterimage/manifest"
+)
+
+// gappedFixture has two tables: 1 is known from 20 to 50 and from 80 on, 2 was never read whole and is dropped at 30.
+// The log has a gap from 50 to 60, the catalog is known from 10 to 50 and from 70 on.
+func gappedFixture(t *testing.T) *fixture {
+	f := newFixture(t)
+	a, b := tableNo(1), tableNo(2)
+	f.state.Windows[afterimage.CatalogTable] = []interval{{From: 10, To: 50}, {From: 70}}
+	f.image(10, afterimage.CatalogTable, string(a[:]), "db.a", string(b[:]), "db.b")
+	f.image(70, afterimage.CatalogTable, string(a[:]), "db.a2")
+	f.ddl(30, afterimage.OpDelete, b, "drop")
+	f.state.Windows[a] = []interval{{From: 20, To: 50}, {From: 80}}
+	f.state.Windows[b] = []interval{}
+	f.state.Gaps = []gap{{From: 50, To: 60, Reason: "oplog rolled over"}}
+	return f
+}
+
+func TestRecoverable(t *testing.T) {
+	s := gappedFixture(t).snapshotter()
+	clock := " (1970-01-01T00:00:00Z)"
+	for at, want := range map[afterimage.Time]string{
+		5: "lies before the first image of the catalog, which is exact from 0.10 on; nearest good time after: 0.30" + clock,
+		15: "lies before the first image of db.a, which is exact from 0.20 on; db.b was never read whole; nearest good time after: 0.30" +
+			clock,
+		29: "db.b was never read whole; nearest good time after: 0.30" + clock,
+		30: "", 50: "",
+		51: "lies in a gap of lane rs0 from 0.50 to 0.60 (oplog rolled over); nearest good time before: 0.50" + clock +
+			"; nearest good time after: 0.80" + clock,
+		60: "the catalog was read again after a gap, and is known anew from 0.70 on; nearest good time before: 0.50" + clock +
+			"; nearest good time after: 0.80" + clock,
+		75: "db.a2 was read again after a gap, and is known anew from 0.80 on; nearest good time before: 0.50" + clock +
+			"; nearest good time after: 0.80" + clock,
+		80: "", 100: "",
+	} {
+		err := s.Recoverable(context.Background(), at)
+		if want == "" {
+			if err != nil {
+				t.Errorf("time %d: %v", at, err)
+			}
+			continue
+		}
+		wantError(t, err, "time "+at.String()+clock+" is not recoverable: "+want)
+	}
+	wantError(t, s.Recoverable(context.Background(), 101), "time 0.101"+clock+" is not recoverable yet: lane rs0 is known up to 0.100; nearest good time before: 0.100"+clock)
+	if got, want := s.Windows(), []interval{{From: 20, To: 50}, {From: 80}}; !slices.Equal(got, want) {
+		t.Errorf("windows %v, want %v", got, want)
+	}
+}
+
+func TestRecoverableTables(t *testing.T) {
+	f := gappedFixture(t)
+	s, ctx := f.snapshotter(), context.Background()
+	a, b, late := dialect.Table{ID: tableNo(1)}, dialect.Table{ID: tableNo(2)}, dialect.Table{ID: tableNo(3)}
+	for _, c := range []struct {
+		at     afterimage.Time
+		tables []dialect.Table
+		good   bool
+	}{
+		{25, []dialect.Table{a}, true},
+		{25, []dialect.Table{a, b}, false},
+		{15, []dialect.Table{a}, false},
+		{15, []dialect.Table{late}, true},
+		{75, []dialect.Table{late}, true},
+		{75, []dialect.Table{a, late}, false},
+		{5, []dialect.Table{late}, false},
+		{55, []dialect.Table{late}, false},
+		{101, nil, false},
+		{75, nil, true},
+	} {
+		if err := s.RecoverableTables(ctx, c.at, c.tables); (err == nil) != c.good {
+			t.Errorf("time %d of %d tables: %v", c.at, len(c.tables), err)
+		}
+	}
+	wantError(t, s.RecoverableTables(ctx, 25, []dialect.Table{b}),
+		"time 0.25 (1970-01-01T00:00:00Z) is not recoverable: db.b was never read whole; nearest good time after: 0.30 (1970-01-01T00:00:00Z)")
+}
+
+func TestRecoverableAtTheStart(t *testing.T) {
+	ctx := context.Background()
+	s := New(Options{State: manifest.NewState(), Bucket: newObjects(), Dialect: plain{}})
+	wantError(t, s.Recoverable(ctx, 5), "time 0.5 (1970-01-01T00:00:00Z) is not recoverable yet: nothing has been captured yet: is `afterimage serve` running")
+	if w := s.Windows(); len(w) != 0 {
+		t.Errorf("windows of nothing: %v", w)
+	}
+
+	f := newFixture(t)
+	f.state.Windows[afterimage.CatalogTable] = []interval{}
+	f.state.Scans[afterimage.CatalogTable] = manifest.Scan{}
+	wantError(t, f.snapshotter().Recoverable(ctx, 5), "time 0.5 (1970-01-01T00:00:00Z) is not recoverable: the first image of the catalog is under way; times from its end on will be recoverable")
+
+	f = newFixture(t)
+	delete(f.state.Windows, afterimage.CatalogTable)
+	wantError(t, f.snapshotter().Recoverable(ctx, 5), "time 0.5 (1970-01-01T00:00:00Z) is not recoverable: the catalog was never read whole")
+
+	f = newFixture(t)
+	var rows []string
+	for n := range byte(5) {
+		id := tableNo(n + 1)
+		rows = append(rows, string(id[:]), "db.t"+string('1'+rune(n)))
+		f.state.Windows[id] = []interval{}
+		f.state.Scans[id] = manifest.Scan{}
+	}
+	f.image(2, afterimage.CatalogTable, rows...)
+	scan := func(n string) string {
+		return "the first image of db.t" + n + " is under way; times from its end on will be recoverable; "
+	}
+	s = f.snapshotter()
+	wantError(t, s.Recoverable(ctx, 5), "time 0.5 (1970-01-01T00:00:00Z) is not recoverable: "+scan("1")+scan("2")+scan("3")+"and 2 more tables")
+	if w := s.Windows(); len(w) != 0 {
+		t.Errorf("windows while scans are under way: %v", w)
+	}
+}
+
+func TestHorizonIsTheSlowestLane(t *testing.T) {
+	f := newFixture(t)
+	f.state.Lanes = []manifest.Lane{{Name: "rs0", Horizon: 100}, {ID: 1, Name: "rs1", Horizon: 40}}
+	wantError(t, f.snapshotter().Recoverable(context.Background(), 41),
+		"time 0.41 (1970-01-01T00:00:00Z) is not recoverable yet: lane rs1 is known up to 0.40; nearest good time before: 0.40 (1970-01-01T00:00:00Z)")
+}
+
+func TestWarnings(t *testing.T) {
+	f := newFixture(t)
+	f.state.Windows[tableNo(1)] = []interval{{From: 5, To: 20}, {From: 40}}
+	f.state.Uncertified = []manifest.Uncertified{
+		{Table: tableNo(1), Time: 10, Reason: "op xx"},
+		{Time: 30, Reason: "op yy"},
+	}
+	one := "not certified: an entry of lane rs0 at 0.10 was not understood (op xx); table 70000000-0000-0000-0000-000000000001 may differ from the server's from then on"
+	all := "not certified: an entry of lane rs0 at 0.30 was not understood (op yy); the source may differ from the server's from then on"
+	for at, want := range map[afterimage.Time][]string{9: nil, 10: {one}, 39: {one, all}, 40: {all}} {
+		if got := f.snapshotter().Warnings(at); !slices.Equal(got, want) {
+			t.Errorf("warnings at %d: %q, want %q", at, got, want)
+		}
+	}
+}

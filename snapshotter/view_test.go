@@ -1,0 +1,190 @@
+package snapshotter
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/afterimagedb/afterimage"
+	"github.com/afterimagedb/afterimage/dialect"
+)
+
+func TestSelector(t *testing.T) {
+	for _, c := range []struct {
+		include, exclude string
+		match, miss      string
+	}{
+		{"", "", "shop.orders x.y", ""},
+		{"shop.*", "", "shop.orders shop.a.b shop.", "shops.orders sho shop x.shop.a"},
+		{"shop", "", "shop.orders", "shops.orders shop"},
+		{"shop.orders", "", "shop.orders", "shop.orders2 shop.order"},
+		{"*", "", "a.b c.d.e", ""},
+		{"*.tmp_*", "", "a.tmp_ a.tmp_x b.c.tmp_y", "a.tmp a.xtmp_"},
+		{"a*b*c.*", "", "abc.x axbxbxc.y", "acb.x abc"},
+		{"a*a.x", "", "aa.x aba.x", "a.x"},
+		{"a.*bc*bcd", "", "a.bcbcd a.xbcbcbcd", "a.bcd"},
+		{"shop,crm.x", "*.tmp", "shop.a crm.x", "shop.tmp crm.y"},
+		{"", "shop", "crm.x", "shop.a"},
+	} {
+		s := Selector{Include: split(c.include), Exclude: split(c.exclude)}
+		for ns := range strings.FieldsSeq(c.match) {
+			if !s.Match(ns) {
+				t.Errorf("%+v must match %s", s, ns)
+			}
+		}
+		for ns := range strings.FieldsSeq(c.miss) {
+			if s.Match(ns) {
+				t.Errorf("%+v must not match %s", s, ns)
+			}
+		}
+	}
+}
+
+func split(s string) []string {
+	if s == "" {
+		return nil
+	}
+	return strings.Split(s, ",")
+}
+
+func TestView(t *testing.T) {
+	f := newFixture(t)
+	a, b := tableNo(1), tableNo(2)
+	f.ddl(10, afterimage.OpInsert, b, "db.a")
+	f.ddl(10, afterimage.OpInsert, a, "db.tmp")
+	f.changes(afterimage.Change{Time: 20, Op: afterimage.OpInsert, Table: b, Key: []byte("k"), Body: []byte("v")})
+	f.changes(afterimage.Change{Time: 21, Op: afterimage.OpPatch, Table: b, Key: []byte("k"), Body: []byte("2")})
+	ctx := context.Background()
+	v := f.snapshotter().At(20, Selector{Exclude: []string{"*.tmp"}})
+	tables, err := v.Tables(ctx)
+	if err != nil || len(tables) != 1 || tables[0].ID != b || v.Time() != 20 {
+		t.Fatalf("tables %+v, %v", tables, err)
+	}
+	rows, err := v.Rows(ctx, tables[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !rows.Next() || string(rows.Key()) != "k" || string(rows.Body()) != "v" || rows.Born() != (afterimage.Born{Time: 20}) || rows.Next() || rows.Err() != nil {
+		t.Errorf("rows of %s: %v", tables[0].Namespace, rows.Err())
+	}
+	for range 2 {
+		if err := rows.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if row, err := v.Row(ctx, tables[0], []byte("k")); err != nil || string(row) != "v" {
+		t.Errorf("row %q, %v", row, err)
+	}
+	if row, err := v.Row(ctx, tables[0], []byte("x")); err != nil || row != nil {
+		t.Errorf("row that is not there: %q, %v", row, err)
+	}
+}
+
+// TestRowsErrors shows that damage is said, with the table's name, and never skipped.
+func TestRowsErrors(t *testing.T) {
+	f := newFixture(t)
+	id := tableNo(1)
+	table := dialect.Table{ID: id, Namespace: "db.t"}
+	f.changes(afterimage.Change{Time: 20, Op: afterimage.OpPatch, Table: id, Key: []byte("k"), Body: []byte("v")})
+	read := func(ordered bool) error {
+		table.Ordered = ordered
+		rows, err := f.snapshotter().Rows(context.Background(), table, 50, afterimage.Range{})
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			t.Error("a row out of a patch without its base")
+		}
+		return rows.Err()
+	}
+	orphan := fmt.Sprintf("table %s, key 6b: a patch has no version before it: run `afterimage verify`", id)
+	wantError(t, read(false), "db.t: "+orphan)
+	wantError(t, read(true), "db.t at 0.50: "+orphan)
+	f.bucket.fail["segments/changes1.parquet"] = context.DeadlineExceeded
+	wantError(t, read(false), "db.t at 0.50: segment changes1: key index: context deadline exceeded")
+
+	f = newFixture(t)
+	f.changes(afterimage.Change{Time: 20, Op: afterimage.OpInsert, Table: afterimage.CatalogTable, Key: []byte("k"), Body: []byte("v")})
+	_, err := f.snapshotter().Catalog(context.Background(), 20)
+	wantError(t, err, "catalog at 0.20: key 6b is not that of a table: run `afterimage verify`")
+	f = newFixture(t)
+	f.ddl(20, afterimage.OpInsert, id, "")
+	_, err = f.snapshotter().Catalog(context.Background(), 20)
+	wantError(t, err, "catalog at 0.20: table "+id.String()+" has no name")
+}
+
+func TestPlan(t *testing.T) {
+	f := newFixture(t)
+	a, b := tableNo(1), tableNo(2)
+	f.image(10, a, "k", "v", "l", "w")
+	f.changes(afterimage.Change{Time: 20, Op: afterimage.OpDelete, Table: a, Key: []byte("k")})
+	f.changes(afterimage.Change{Time: 30, Op: afterimage.OpDelete, Table: b, Key: []byte("k")})
+	s := f.snapshotter()
+	p := s.Plan(25, []afterimage.Range{afterimage.TableRange(a)})
+	if p.Segments != 2 || p.Images != 1 || p.Rows != 3 || len(p.Pieces) != 1 {
+		t.Errorf("plan: %+v", p)
+	}
+	want := fmt.Sprintf("at 0.25: at most %s of 2 segments (1 of images), 5 B in 3 rows before folding\n"+
+		"  %s .. %s: image of 1 segments (%s), 1 segments of changes after 0.10 (%s)\n",
+		size(p.Bytes), a, b, size(f.state.Segments["image1"].Bytes), size(f.state.Segments["changes2"].Bytes))
+	if got := p.String(); got != want {
+		t.Errorf("got %s\nwant %s", got, want)
+	}
+	if p := s.Plan(30, nil); p.Segments != 3 || f.bucket.reads != 0 {
+		t.Errorf("whole plan: %+v, %d reads", p, f.bucket.reads)
+	}
+	if p := s.Plan(5, []afterimage.Range{afterimage.KeyRange(a, []byte("k"))}); p.Segments != 0 || p.String() != "at 0.5: at most 0 B of 0 segments (0 of images), 0 B in 0 rows before folding\n" {
+		t.Errorf("plan of nothing: %s", p)
+	}
+}
+
+// TestManySmallTables reads tables that share segments: what was read for one is not fetched again for the next.
+func TestManySmallTables(t *testing.T) {
+	f := newFixture(t)
+	var changes []afterimage.Change
+	for n := range byte(100) {
+		f.state.Windows[tableNo(n)] = nil
+		changes = append(changes, afterimage.Change{Time: 20, Op: afterimage.OpInsert, Table: tableNo(n), Key: []byte("k"), Body: []byte{n}})
+	}
+	f.changes(changes...)
+	s := f.snapshotter()
+	for n := range byte(100) {
+		rows, err := s.Rows(context.Background(), dialect.Table{ID: tableNo(n)}, 20, afterimage.Range{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !rows.Next() || !slices.Equal(rows.Body(), []byte{n}) || rows.Next() {
+			t.Errorf("table %d: %v", n, rows.Err())
+		}
+		rows.Close()
+	}
+	if f.bucket.reads > 3 {
+		t.Errorf("%d reads of one segment", f.bucket.reads)
+	}
+}
+
+func TestCacheIsBounded(t *testing.T) {
+	o := newObjects()
+	o.data["x"] = make([]byte, 80<<20)
+	c := newCache(o)
+	for i := range int64(80) {
+		if _, err := c.GetRange(context.Background(), "x", i<<20, 1<<20); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if c.bytes > cacheBytesMax || len(c.known) != c.order.Len() || c.bytes != len(c.known)<<20 {
+		t.Errorf("holds %d bytes in %d and %d entries", c.bytes, len(c.known), c.order.Len())
+	}
+	o.reads = 0
+	for _, i := range []int64{79, 0, 79} {
+		if _, err := c.GetRange(context.Background(), "x", i<<20, 1<<20); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if o.reads != 1 {
+		t.Errorf("%d reads, want one of what had been dropped", o.reads)
+	}
+}
