@@ -14,6 +14,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/afterimagedb/afterimage"
 )
@@ -101,15 +102,15 @@ func TestLargeBatchInParts(t *testing.T) {
 func TestLastAndTrimKeepTheLastBatchWhole(t *testing.T) {
 	l := openLane(t, openBus(t, Options{}), "rs0")
 	mustLast(t, l)
-	mustPublish(t, l, batchAt(0, 1, 10), batchAt(1, 2, 17<<20))
+	mustPublish(t, l, batchAt(0, 1, 10), batchAt(1, 2, 9<<20))
 	mustFlush(t, l)
-	if last := mustLast(t, l); last.Seq != 4 || last.To.Hi != 2 {
+	if last := mustLast(t, l); last.Seq != 3 || last.To.Hi != 2 {
 		t.Fatalf("last: %+v", last)
 	}
-	if err := l.Trim(testContext(t), 4); err != nil {
+	if err := l.Trim(testContext(t), 3); err != nil {
 		t.Fatal(err)
 	}
-	if last := mustLast(t, l); last.Seq != 4 || last.To.Hi != 2 {
+	if last := mustLast(t, l); last.Seq != 3 || last.To.Hi != 2 {
 		t.Fatalf("last after trim: %+v", last)
 	}
 	readChain(t, l, 0, 1, 2)
@@ -118,10 +119,10 @@ func TestLastAndTrimKeepTheLastBatchWhole(t *testing.T) {
 	}
 	mustPublish(t, l, batchAt(2, 3, 10))
 	mustFlush(t, l)
-	if err := l.Trim(testContext(t), 5); err != nil {
+	if err := l.Trim(testContext(t), 4); err != nil {
 		t.Fatal(err)
 	}
-	if got := readChain(t, l, 0, 2, 3); !slices.Equal(got, []uint64{5}) {
+	if got := readChain(t, l, 0, 2, 3); !slices.Equal(got, []uint64{4}) {
 		t.Fatalf("left after trim: %v", got)
 	}
 }
@@ -522,4 +523,42 @@ func TestServerThatDoesNotAnswerIsStartedAgain(t *testing.T) {
 	}
 	mustPublish(t, l, batchAt(0, 1, 10))
 	mustFlush(t, l)
+}
+
+func TestMetrics(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	l := openLane(t, openBus(t, Options{Registerer: reg}), "rs0")
+	openBus(t, Options{Registerer: reg, Source: "another"}) // may share the registry
+	rival := openLane(t, l.bus, "rs0")
+	mustLast(t, l)
+	mustLast(t, rival)
+	mustPublish(t, l, batchAt(0, 1, 10_000), batchAt(1, 2, 9<<20))
+	mustFlush(t, l)
+	mustPublish(t, rival, batchAt(0, 1, 1))
+	if err := rival.Flush(testContext(t)); !errors.Is(err, afterimage.ErrFenced) {
+		t.Fatalf("rival: %v", err)
+	}
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, f := range families {
+		m := f.GetMetric()[0]
+		got[f.GetName()] = m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+	}
+	for name, want := range map[string]float64{
+		"afterimage_stream_published_batches_total": 2,
+		"afterimage_stream_fenced_total":            1,
+		"afterimage_stream_ack_seconds":             4,
+		"afterimage_stream_pending_messages":        0,
+		"afterimage_stream_full":                    0,
+	} {
+		if got[name] != want {
+			t.Errorf("%s is %v, want %v", name, got[name], want)
+		}
+	}
+	if raw, stored := got["afterimage_stream_published_raw_bytes_total"], got["afterimage_stream_stored_bytes"]; raw < 9<<20 || stored < 9<<20 {
+		t.Errorf("raw bytes %v, stored bytes %v", raw, stored)
+	}
 }

@@ -93,12 +93,10 @@ func batchAt(from, to uint64, size int) *afterimage.Batch {
 		Lane: "rs0", Incarnation: "i1",
 		From: afterimage.Position{Hi: from}, To: afterimage.Position{Hi: to}, Horizon: afterimage.Time(to),
 	}}
-	rnd := rand.New(rand.NewPCG(from, to))
+	rnd := rand.NewChaCha8([32]byte{byte(from), byte(to)})
 	for p := from + 1; p <= to; p++ {
 		body := make([]byte, size)
-		for i := range body {
-			body[i] = byte(rnd.Uint32())
-		}
+		_, _ = rnd.Read(body) // never fails
 		b.Changes = append(b.Changes, afterimage.Change{
 			Time: afterimage.Time(p), Pos: afterimage.Position{Hi: p}, Wall: int64(p), Op: afterimage.OpPut,
 			Table: afterimage.TableID{1}, Key: fmt.Appendf(nil, "k%d", p), Body: body,
