@@ -223,7 +223,7 @@ func (b *Bus) Lane(ctx context.Context, lane string) (*Lane, error) {
 	defer cancel()
 	s, err := b.js.Stream(ctx, name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		s, err = b.makeStream(ctx, name, subject, lane)
+		s, err = b.makeStream(ctx, name, subject, lane, 0)
 	} else if err == nil {
 		s, err = b.adjustStream(ctx, s)
 	}
@@ -233,7 +233,8 @@ func (b *Bus) Lane(ctx context.Context, lane string) (*Lane, error) {
 	return newLane(b, lane, subject, s), nil
 }
 
-func (b *Bus) makeStream(ctx context.Context, name, subject, lane string) (jetstream.Stream, error) {
+// makeStream makes the stream of a lane; firstSeq is the sequence of its first message, 0 for 1.
+func (b *Bus) makeStream(ctx context.Context, name, subject, lane string, firstSeq uint64) (jetstream.Stream, error) {
 	limit := b.opts.MaxBytes
 	if limit <= 0 {
 		limit = defaultStreamBytes
@@ -253,6 +254,7 @@ func (b *Bus) makeStream(ctx context.Context, name, subject, lane string) (jetst
 		Retention:   jetstream.LimitsPolicy,
 		Discard:     jetstream.DiscardNew,
 		MaxBytes:    limit,
+		FirstSeq:    firstSeq,
 		Replicas:    max(b.opts.Replicas, 1),
 		// Message ids are unique here and only serve to fence: nothing is to be remembered for a while.
 		Duplicates: 100 * time.Millisecond,

@@ -562,3 +562,28 @@ func TestMetrics(t *testing.T) {
 		t.Errorf("raw bytes %v, stored bytes %v", raw, stored)
 	}
 }
+
+func TestResetFencesAndGoesOn(t *testing.T) {
+	b := openBus(t, Options{})
+	l, rival := openLane(t, b, "rs0"), openLane(t, b, "rs0")
+	mustLast(t, l)
+	mustPublish(t, l, batchAt(0, 1, 1), batchAt(1, 2, 1))
+	mustFlush(t, l)
+	rival.pub.chained = false // as with an external server
+	mustLast(t, rival)
+	if err := l.Reset(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if last := mustLast(t, l); last.Seq != 0 {
+		t.Fatalf("last after a reset: %+v", last)
+	}
+	mustPublish(t, l, batchAt(0, 1, 1), batchAt(1, 2, 1))
+	mustFlush(t, l)
+	mustPublish(t, rival, batchAt(2, 3, 1))
+	if err := rival.Flush(testContext(t)); !errors.Is(err, afterimage.ErrFenced) {
+		t.Fatalf("a publisher from before the reset: %v", err)
+	}
+	if got := readChain(t, openLane(t, b, "rs0"), 2, 0, 2); got[0] <= 2 {
+		t.Fatalf("sequences after a reset: %v", got)
+	}
+}
