@@ -251,14 +251,14 @@ func (d *demo) collectionBack() error {
 
 // documentsBack restores the damaged documents in place.
 func (d *demo) documentsBack() error {
-	d.say("Now the damaged orders. The history of one shows when it happened:")
-	if err := d.show("history", "shop", "shop.orders", "7"); err != nil {
+	d.say("Now the damaged orders. The history of the first one shows when it began:")
+	if err := d.show("history", "shop", "shop.orders", "0"); err != nil {
 		return err
 	}
 	var versions []struct {
 		Time afterimage.Time `json:"time"`
 	}
-	if err := d.ask(&versions, "history", "shop", "shop.orders", "7"); err != nil {
+	if err := d.ask(&versions, "history", "shop", "shop.orders", "0"); err != nil {
 		return err
 	}
 	damaged := versions[len(versions)-1].Time
