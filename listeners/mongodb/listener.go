@@ -22,6 +22,7 @@ type Listener struct {
 	opts    Options
 	log     *slog.Logger
 	metrics *metrics
+	begun   bool      // a session has been: what fails now can pass, whatever it is
 	tries   int       // sessions that failed in a row: the next one prefers another member
 	missing time.Time // since when no member that answers holds our position
 }
@@ -42,25 +43,30 @@ func (l *Listener) Run(ctx context.Context, pub listeners.Publisher) error {
 	}
 	b := backoff.NewExponentialBackOff()
 	b.InitialInterval, b.MaxInterval = 100*time.Millisecond, 10*time.Second
+	following := false
 	for {
 		began := time.Now()
-		err := l.lead(ctx, pub)
-		l.metrics.leader.Set(0)
+		var err error
+		if following {
+			if err = l.follow(ctx, pub); err == nil {
+				l.log.Info("the lane's leader is silent; taking over")
+				following = false
+				continue
+			}
+		} else {
+			err = l.lead(ctx, pub)
+			l.metrics.leader.Set(0)
+		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		if errors.Is(err, afterimage.ErrFenced) {
 			l.metrics.fenced.Inc()
 			l.log.Info("another listener leads this lane; following it")
-			if err = l.follow(ctx, pub); err == nil {
-				l.log.Info("the lane's leader is silent; taking over")
-				continue
-			}
+			following = true
+			continue
 		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if final(err) {
+		if errors.Is(err, afterimage.ErrHalt) || !l.begun && final(err) {
 			return err
 		}
 		if time.Since(began) > calm {
@@ -77,7 +83,7 @@ func (l *Listener) Run(ctx context.Context, pub listeners.Publisher) error {
 	}
 }
 
-// final reports whether trying again is of no use.
+// final reports whether the first session failed in a way that trying again won't mend.
 func final(err error) bool {
 	var usage *afterimage.UsageError
 	var cmd mongo.CommandError
@@ -85,7 +91,7 @@ func final(err error) bool {
 	if errors.As(err, &cmd) && (cmd.Code == unauthorized || cmd.Code == authenticationFailed) {
 		return true
 	}
-	return errors.Is(err, afterimage.ErrHalt) || errors.As(err, &usage)
+	return errors.As(err, &usage)
 }
 
 // follow watches the lane until its leader has published nothing for a while although there was something to publish.

@@ -195,4 +195,3 @@ func TestStandalone(t *testing.T) {
 		t.Fatalf("Run returned %v", err)
 	}
 }
-

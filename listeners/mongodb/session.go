@@ -61,6 +61,7 @@ func (l *Listener) lead(ctx context.Context, pub listeners.Publisher) error {
 		}
 	}
 	all = []*member{s.m}
+	l.begun = true
 	return s.run(ctx, plan)
 }
 

@@ -23,6 +23,7 @@ type chaos struct {
 	r      *rand.Rand
 	old    bool // a server without time series and clustered collections
 	writes int
+	any    bool // any error is expected: members die
 }
 
 func newChaos(client *mongo.Client, seed uint64) *chaos {
@@ -112,7 +113,7 @@ func transientError(err error) bool {
 // run writes until ctx ends.
 func (c *chaos) run(ctx context.Context) error {
 	for ctx.Err() == nil {
-		if err := c.step(ctx); err != nil && ctx.Err() == nil && !transientError(err) {
+		if err := c.step(ctx); err != nil && ctx.Err() == nil && !c.any && !transientError(err) {
 			return err
 		}
 		c.writes++
