@@ -141,3 +141,27 @@ func TestEvents(t *testing.T) {
 		}
 	}
 }
+
+func TestTimeseriesIndex(t *testing.T) {
+	ts := doc(t, `{"timeField":"t","metaField":"m"}`)
+	for in, want := range map[string]string{
+		`{"v":2,"key":{"meta.a":1,"control.max.t":-1,"control.min.t":-1},"name":"n"}`:      `{"v":2,"key":{"m.a":1,"t":-1},"name":"n"}`,
+		`{"v":2,"key":{"control.min.t":1,"control.max.t":1,"meta":1.0},"name":"n"}`:        `{"v":2,"key":{"t":1,"m":1.0},"name":"n"}`,
+		`{"v":2,"key":{"data.loc":"2dsphere_bucket"},"name":"n"}`:                          `{"v":2,"key":{"loc":"2dsphere"},"name":"n"}`,
+		`{"v":2,"key":{"x":1},"name":"n","originalSpec":{"key":{"y":1},"name":"n","v":2}}`: `{"key":{"y":1},"name":"n","v":2}`,
+		`{"v":2,"key":{"control.max.t":1,"control.min.t":1},"name":"n"}`:                   "",
+		`{"v":2,"key":{"control.min.t":-1,"control.max.t":-1},"name":"n"}`:                 "",
+		`{"v":2,"key":{"control.min.t":1,"control.max.t":-1},"name":"n"}`:                  "",
+		`{"v":2,"key":{"control.min.t":1,"control.max.u":1},"name":"n"}`:                   "",
+		`{"v":2,"key":{"control.min.t":1},"name":"n"}`:                                     "",
+		`{"v":2,"key":{"other":1},"name":"n"}`:                                             "",
+	} {
+		got, ok := mongodb.TimeseriesIndex(doc(t, in), ts)
+		if ok != (want != "") || ok && !bytes.Equal(got, doc(t, want)) {
+			t.Errorf("%s: %s %v, want %s", in, bson.Raw(got), ok, want)
+		}
+	}
+	if _, ok := mongodb.TimeseriesIndex(doc(t, `{"v":2,"key":{"meta":1},"name":"n"}`), doc(t, `{"timeField":"t"}`)); ok {
+		t.Error("meta without a meta field was taken")
+	}
+}

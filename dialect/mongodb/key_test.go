@@ -225,6 +225,42 @@ func drawNumber(t *rapid.T) bson.RawValue {
 	return marshal(rapid.Float64().Draw(t, "any"))
 }
 
+// relative draws a number of another type that is equal to v or as near to it as the type allows.
+func relative(t *rapid.T, v bson.RawValue) bson.RawValue {
+	n := numberOf(v)
+	if n.class != 2 {
+		return v
+	}
+	switch rapid.IntRange(0, 2).Draw(t, "to") {
+	case 0:
+		f, _ := n.value.Float64()
+		return marshal(f)
+	case 1:
+		if i := new(big.Int).Quo(n.value.Num(), n.value.Denom()); i.IsInt64() {
+			return marshal(i.Int64())
+		}
+	}
+	f, _ := n.value.Float64()
+	text := new(big.Float).SetPrec(300).SetRat(n.value).Text('g', 34)
+	if math.Abs(f) < 1e-300 || math.IsInf(f, 0) {
+		return v
+	}
+	d, err := primitive.ParseDecimal128(text)
+	if err != nil {
+		t.Fatal(text, err)
+	}
+	return marshal(d)
+}
+
+// drawPair draws two numbers, as often as not near one another.
+func drawPair(t *rapid.T) (a, b bson.RawValue) {
+	a = drawNumber(t)
+	if rapid.Bool().Draw(t, "related") {
+		return a, relative(t, a)
+	}
+	return a, drawNumber(t)
+}
+
 func drawValue(t *rapid.T, depth int) bson.RawValue {
 	kind := rapid.IntRange(0, 20).Draw(t, "type")
 	if depth > 2 && (kind == 7 || kind == 8 || kind == 17) {
@@ -314,7 +350,7 @@ func TestKeysMatchOracle(t *testing.T) {
 
 func TestNumberKeysSort(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		a, b := drawNumber(t), drawNumber(t)
+		a, b := drawPair(t)
 		if got, want := bytes.Compare(keyOf(t, a), keyOf(t, b)), compareValues(a, b); cmpInt(int64(got), 0) != cmpInt(int64(want), 0) {
 			t.Fatalf("%v and %v: keys sort %d (%x, %x), want %d", a, b, got, keyOf(t, a), keyOf(t, b), want)
 		}
@@ -347,6 +383,11 @@ func TestKeyPairs(t *testing.T) {
 		{int64(math.MaxInt64), float64(1 << 63), false},
 		{int64(math.MinInt64), -float64(1 << 63), true},
 		{0.1, dec("0.1"), false},
+		{int64(1<<53 + 3), dec("9007199254740995"), true}, // the nearest double lies above
+		{int64(-1<<53 - 3), dec("-9007199254740995.000"), true},
+		{int64(math.MaxInt64), dec("9223372036854775807"), true},
+		{int32(0), primitive.NewDecimal128(0x3040000000000000|542101086242752, 4003012203950112768), true}, // 10^34: not canonical
+		{dec("9999999999999999999999999999999999"), primitive.NewDecimal128(0x3040000000000000|542101086242752, 4003012203950112767), true},
 		{0.5, dec("0.5"), true},
 		{"a", primitive.Symbol("a"), true},
 		{"a", primitive.JavaScript("a"), false},

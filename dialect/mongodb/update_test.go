@@ -75,6 +75,41 @@ func TestApplyUpdate(t *testing.T) {
 	}
 }
 
+// oddArray is a document with an array whose names are 7, x, 0: drivers make none, servers keep it.
+func oddArray(t *testing.T) []byte {
+	raw := doc(t, `{"a":{"7":1,"x":2,"0":3},"_id":1}`)
+	raw[4] = 0x04
+	return raw
+}
+
+func TestOddArrays(t *testing.T) {
+	renumbered := doc(t, `{"a":[1,"long",3],"_id":1}`)
+	for _, js := range []string{`{"$v":1,"$set":{"a.1":"long"}}`, `{"$v":2,"diff":{"sa":{"a":true,"u1":"long"}}}`} {
+		got, err := mongodb.ApplyUpdate(nil, oddArray(t), doc(t, js))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// A $v:2 diff puts _id first.
+		want := renumbered
+		if strings.Contains(js, "diff") {
+			want = doc(t, `{"_id":1,"a":[1,"long",3]}`)
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s: %x, want %x", js, got, want)
+		}
+	}
+	// A value of the same size is written in place by servers up to 4.4: the names stay.
+	want := oddArray(t)
+	want[bytes.Index(want, []byte("x\x00"))+2] = 9
+	if got, err := mongodb.ApplyUpdate(nil, oddArray(t), doc(t, `{"$v":1,"$set":{"a.1":9}}`)); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("in place: %x, want %x: %v", got, want, err)
+	}
+	grown, err := mongodb.ApplyUpdate(nil, oddArray(t), doc(t, `{"$v":1,"$set":{"a.4":9}}`))
+	if err != nil || !bytes.Equal(grown, doc(t, `{"a":[1,2,3,null,9],"_id":1}`)) {
+		t.Errorf("grown: %x %v", grown, err)
+	}
+}
+
 func TestApplyUpdateRefuses(t *testing.T) {
 	base := doc(t, `{"_id":1,"a":[1]}`)
 	for _, update := range []string{
