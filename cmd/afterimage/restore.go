@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/afterimagedb/afterimage"
@@ -20,17 +22,17 @@ type selection struct {
 	Exclude []string `help:"Not these namespaces." placeholder:"NS" sep:"none"`
 }
 
-// checkSelection refuses a pattern that matches nothing: most likely a typing error, and an empty restore is no success.
-func (s *selection) checkSelection(p *protected, at afterimage.Time, tables []dialect.Table) error {
-	names := make([]string, len(tables))
-	for i, t := range tables {
-		names[i] = t.Namespace
-	}
-	for _, pattern := range (restorer.Selection{Include: s.Include, Exclude: s.Exclude}).Unmatched(names) {
-		return afterimage.Usagef("--include %s matches no namespace of source %s at %s: `afterimage events %s` lists when collections came and went", pattern, p.name, at, p.name)
-	}
-	return nil
+func (s *selection) patterns() restorer.Selection {
+	return restorer.Selection{Include: s.Include, Exclude: s.Exclude}
 }
+
+// shownName is the name under which people know a table: a time-series' documents lie in its buckets.
+func shownName(t dialect.Table) string {
+	return strings.Replace(t.Namespace, ".system.buckets.", ".", 1)
+}
+
+// isViews reports whether a table holds a database's views: rows of it are chosen one by one.
+func isViews(t dialect.Table) bool { return strings.HasSuffix(t.Namespace, ".system.views") }
 
 type restoreCmd struct {
 	output
@@ -98,7 +100,7 @@ func (c *restoreCmd) options(a *app, p *protected, at afterimage.Time) (*mongodb
 		return nil, err
 	}
 	o := &mongodb.Options{
-		URI: c.To, At: at, Select: restorer.Selection{Include: c.Include, Exclude: c.Exclude}, Rename: rules, Users: c.Users,
+		URI: c.To, At: at, Select: c.patterns(), Rename: rules, Users: c.Users,
 		TTL: mongodb.TTLMode(c.TTL), Overwrite: c.Overwrite, DryRun: c.DryRun, BytesPerSecond: rate, Workers: c.Workers,
 		StateDir: state, Log: a.log,
 	}
@@ -132,13 +134,9 @@ func (a *app) selected(p *protected, at afterimage.Time, s *selection) ([]dialec
 	if err != nil {
 		return nil, err
 	}
-	if err := s.checkSelection(p, at, all); err != nil {
-		return nil, err
-	}
-	chosen := restorer.Selection{Include: s.Include, Exclude: s.Exclude}
 	var tables []dialect.Table
 	for _, t := range all {
-		if chosen.Match(t.Namespace) {
+		if isViews(t) || s.patterns().Match(shownName(t)) {
 			tables = append(tables, t)
 		}
 	}
@@ -159,6 +157,7 @@ func isBeyond(err error) bool {
 
 // documents names the documents of --id and --query: each text of --id may mean several values.
 func (c *restoreCmd) documents(tables []dialect.Table) (*mongodb.Documents, error) {
+	tables = slices.DeleteFunc(slices.Clone(tables), isViews)
 	if len(tables) != 1 {
 		return nil, afterimage.Usagef("--id and --query need --include with exactly one collection, it has %d", len(tables))
 	}

@@ -1,7 +1,0 @@
-package main
-
-type (
-	snapshotCmd struct{}
-)
-
-func (snapshotCmd) Run(*app) error { return nil }
