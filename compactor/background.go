@@ -83,7 +83,7 @@ func (c *Compactor) merge(ctx context.Context, j *mergeJob) error {
 	var its []segment.Iterator
 	var parents []string
 	for _, m := range j.inputs {
-		it, err := segment.Open(ctx, c.o.Bucket, m, segment.ReadOptions{})
+		it, err := segment.Open(ctx, c.o.Bucket, m, segment.ReadOptions{FetchBytes: manifest.FetchBytes(len(j.inputs))})
 		if err != nil {
 			closeAll(its)
 			return err

@@ -38,7 +38,7 @@ type ingest struct {
 	table   memtable
 	pending []pendingBatch // headers and notes of batches whose changes are in table
 	since   time.Time      // when the oldest pending batch came in
-	urgent  bool           // a pending batch has notes or moves nothing but the horizon: commit soon
+	urgent  bool           // a pending batch has notes: commit soon
 	deletes deleteWatch
 }
 

@@ -111,12 +111,22 @@ func (s *State) PartRange(i int) afterimage.Range {
 	return r
 }
 
+// fetchBytes is what the inputs of one merge fetch at a time, all together; each at least fetchBytesMin.
+const (
+	fetchBytes    = 16 << 20
+	fetchBytesMin = 256 << 10
+)
+
+// FetchBytes is the largest range read for each of n inputs of a merge, so that a wide merge stays within bounds.
+func FetchBytes(n int) int64 { return max(fetchBytes/int64(max(n, 4)), fetchBytesMin) }
+
 // Open opens a piece's segments for a read at a time and merges them into one run.
 func (p *Piece) Open(ctx context.Context, g segment.Getter, at afterimage.Time) (segment.Iterator, error) {
-	its := make([]segment.Iterator, 0, len(p.Images)+len(p.Changes))
+	n := len(p.Images) + len(p.Changes)
+	its := make([]segment.Iterator, 0, n)
 	open := func(ms []segment.Meta, after afterimage.Time) error {
 		for _, m := range ms {
-			it, err := segment.Open(ctx, g, m, segment.ReadOptions{Range: p.Range, After: after, Until: at})
+			it, err := segment.Open(ctx, g, m, segment.ReadOptions{Range: p.Range, After: after, Until: at, FetchBytes: FetchBytes(n)})
 			if err != nil {
 				return err
 			}
