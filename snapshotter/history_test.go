@@ -9,6 +9,7 @@ import (
 
 	"github.com/afterimagedb/afterimage"
 	"github.com/afterimagedb/afterimage/dialect"
+	"github.com/afterimagedb/afterimage/segment"
 )
 
 // allKeys are the keys that worlds use, and one that they don't.
@@ -108,6 +109,49 @@ func TestHistoryForms(t *testing.T) {
 	want = []Version{want[1], want[2]}
 	want[0].Time = 25
 	equalJSON(t, got, want)
+}
+
+// TestHistoryFromWithinGap begins where nothing is known, between two times at which the row was the same.
+func TestHistoryFromWithinGap(t *testing.T) {
+	f := newFixture(t)
+	id := tableNo(1)
+	f.image(20, id, "k", "v")
+	f.image(80, id, "k", "v")
+	f.state.Windows[id] = []interval{{From: 20, To: 50}, {From: 80}}
+	for from, want := range map[afterimage.Time][]afterimage.Time{0: {20}, 30: {30}, 50: {50}, 60: {80}, 80: {80}, 90: {90}} {
+		got, err := f.snapshotter().History(context.Background(), dialect.Table{ID: id}, []byte("k"), from, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var times []afterimage.Time
+		for _, v := range got {
+			times = append(times, v.Time)
+			if !v.Since || string(v.Body) != "v" {
+				t.Errorf("version %+v", v)
+			}
+		}
+		if !slices.Equal(times, want) {
+			t.Errorf("history from %d begins at %v, want %v", from, times, want)
+		}
+	}
+}
+
+// TestHistoryBeginsNearItsStart does not read what an image makes needless.
+func TestHistoryBeginsNearItsStart(t *testing.T) {
+	f := newFixture(t)
+	id := tableNo(1)
+	f.image(20, id, "k", "v")
+	f.changes(afterimage.Change{Time: 30, Op: afterimage.OpPatch, Table: id, Key: []byte("k"), Body: []byte("1")})
+	f.image(40, id, "k", "v1")
+	f.changes(afterimage.Change{Time: 50, Op: afterimage.OpPatch, Table: id, Key: []byte("k"), Body: []byte("2")})
+	f.state.Windows[id] = []interval{{From: 20}}
+	for _, needless := range []string{"image1", "changes2"} {
+		delete(f.bucket.data, segment.ObjectName(needless))
+	}
+	got, err := f.snapshotter().History(context.Background(), dialect.Table{ID: id}, []byte("k"), 45, 100)
+	if err != nil || len(got) != 2 || string(got[0].Body) != "v1" || string(got[1].Body) != "v12" {
+		t.Errorf("%+v, %v", got, err)
+	}
 }
 
 // TestHistoryOfHotRow keeps the memory of a row that changes all the time bounded, and its versions right.

@@ -80,9 +80,6 @@ func (h *catalogHistory) add(s *Snapshotter, st *step) error {
 	if st.after.known && !st.after.exists {
 		if alive {
 			l.spans[n-1].to = st.time - 1
-		} else if n == 0 {
-			// Dropped before anything else was known of it: it lived until then.
-			l.spans = append(l.spans, span{1, st.time - 1})
 		}
 		return nil
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/afterimagedb/afterimage"
 	"github.com/afterimagedb/afterimage/dialect"
+	"github.com/afterimagedb/afterimage/manifest"
 )
 
 func TestSelector(t *testing.T) {
@@ -79,6 +80,58 @@ func TestView(t *testing.T) {
 	}
 	if row, err := v.Row(ctx, tables[0], []byte("x")); err != nil || row != nil {
 		t.Errorf("row that is not there: %q, %v", row, err)
+	}
+}
+
+// TestLanes reads a table whose rows lie on two lanes: they are united, and each folds on its own.
+func TestLanes(t *testing.T) {
+	f := newFixture(t)
+	id := tableNo(1)
+	f.state.Lanes = []manifest.Lane{{Name: "rs0", Horizon: 100}, {ID: 1, Name: "rs1", Horizon: 100}}
+	change := func(at afterimage.Time, lane afterimage.LaneID, op afterimage.Op, table afterimage.TableID, key, body string) {
+		f.changes(afterimage.Change{Time: at, Lane: lane, Op: op, Table: table, Key: []byte(key), Body: []byte(body)})
+	}
+	change(3, 0, afterimage.OpInsert, afterimage.CatalogTable, string(id[:]), "db.t")
+	change(4, 1, afterimage.OpInsert, afterimage.CatalogTable, string(id[:]), "db.t")
+	change(10, 0, afterimage.OpInsert, id, "k", "a")
+	change(11, 1, afterimage.OpInsert, id, "k", "b")
+	change(12, 0, afterimage.OpPatch, id, "k", "1")
+	change(13, 1, afterimage.OpDelete, id, "k", "")
+	change(14, 1, afterimage.OpDelete, afterimage.CatalogTable, string(id[:]), "")
+	s, ctx := f.snapshotter(), context.Background()
+	for at, want := range map[afterimage.Time]string{11: "0a 1b", 12: "0a1 1b", 13: "0a1"} {
+		tables, err := s.Catalog(ctx, at)
+		if err != nil || len(tables) != 1 {
+			t.Fatalf("tables at %d: %+v, %v", at, tables, err)
+		}
+		rows, err := s.Rows(ctx, tables[0], at, afterimage.Range{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for rows.Next() {
+			got = append(got, fmt.Sprintf("%d%s", rows.Lane(), rows.Body()))
+		}
+		if text := strings.Join(got, " "); rows.Err() != nil || text != want {
+			t.Errorf("rows at %d: %s, %v, want %s", at, text, rows.Err(), want)
+		}
+		rows.Close()
+	}
+	d, err := s.Diff(ctx, dialect.Table{ID: id}, 11, 13)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	var got []string
+	for d.Next() {
+		got = append(got, fmt.Sprintf("%q to %q", d.Before(), d.After()))
+	}
+	if text := strings.Join(got, ", "); text != `"a" to "a1", "b" to ""` || d.Err() != nil {
+		t.Errorf("difference: %s, %v", text, d.Err())
+	}
+	history, err := s.catalogHistory(ctx)
+	if err != nil || !slices.Equal(history.lives(id), spans{{3, afterimage.MaxTime}}) {
+		t.Errorf("lives %v, %v", history.lives(id), err)
 	}
 }
 

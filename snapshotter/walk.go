@@ -289,10 +289,6 @@ func (l *laneWalk) take(c *afterimage.Change) error {
 	if err := l.pass(c.Time); err != nil {
 		return err
 	}
-	image := c.From == afterimage.FromImage
-	if image && l.cur.known && l.cur.exists && bytes.Equal(l.cur.body, c.Body) {
-		return nil // what is known already; it keeps the time of the change that made it
-	}
 	l.prev, l.cur = l.cur, l.prev
 	l.change = *c
 	l.change.Key, l.change.Body = l.w.key, l.hold.keep(c.Body)
@@ -311,7 +307,7 @@ func (l *laneWalk) take(c *afterimage.Change) error {
 	if c.Time <= l.w.from && l.w.from > 0 {
 		return nil
 	}
-	if !image {
+	if c.From != afterimage.FromImage {
 		return l.report(c.Time, &l.change, &l.prev)
 	}
 	before := &l.prev
