@@ -31,7 +31,7 @@ func (s liveSource) Tables(ctx context.Context) ([]dialect.Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer cur.Close(ctx)
+	defer func() { _ = cur.Close(ctx) }()
 	var out []dialect.Table
 	for cur.Next(ctx) {
 		id, row, err := mongodb.CatalogListing(cur.Current)

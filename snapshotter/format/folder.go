@@ -36,8 +36,11 @@ type FolderOptions struct {
 // WriteFolder writes DB/NAME+Extension and DB/NAME.metadata.json for each namespace of the source. The folder is written
 // under another name beside it and renamed when it is complete and durable. dir must not exist, or be empty.
 func WriteFolder(ctx context.Context, dir string, src Source, o FolderOptions) (*Summary, error) {
-	dir = filepath.Clean(dir)
-	if err := checkTarget(dir); err != nil {
+	dir, err := filepath.Abs(dir)
+	if err == nil {
+		err = checkTarget(dir)
+	}
+	if err != nil {
 		return nil, err
 	}
 	layout, err := Layout(ctx, src)
@@ -171,7 +174,7 @@ func newFileWriter(zip bool) *fileWriter {
 	return w
 }
 
-// NewGzip returns the compressor of all outputs: at this level it takes a fifth of mongodump's time.
+// NewGzip returns the compressor of all outputs. Its level is the fastest: compression is what a dump spends its time on.
 func NewGzip(out io.Writer) *gzip.Writer {
 	w, err := gzip.NewWriterLevel(out, gzip.BestSpeed)
 	if err != nil {

@@ -77,10 +77,14 @@ func TestAppendJSONRefuses(t *testing.T) {
 		deep = append(append([]byte{byte(n), byte(n >> 8), 0, 0, 3, 'a', 0}, deep...), 0)
 	}
 	for _, doc := range [][]byte{
-		nil, {5, 0, 0, 0}, {6, 0, 0, 0, 0}, {5, 0, 0, 0, 1}, deep,
-		{8, 0, 0, 0, 1, 'a', 0, 0},                   // a double without bytes
-		{8, 0, 0, 0, 0x42, 'a', 0, 0},                // an unknown type
-		{7, 0, 0, 0, 10, 'a', 0},                     // a name without end
+		nil,
+		{5, 0, 0, 0},
+		{6, 0, 0, 0, 0},
+		{5, 0, 0, 0, 1},
+		deep,
+		{8, 0, 0, 0, 1, 'a', 0, 0},    // a double without bytes
+		{8, 0, 0, 0, 0x42, 'a', 0, 0}, // an unknown type
+		{7, 0, 0, 0, 10, 'a', 0},      // a name without end
 		{13, 0, 0, 0, 2, 'a', 0, 9, 0, 0, 0, 0, 0},   // a string longer than the document
 		{13, 0, 0, 0, 2, 'a', 0, 0, 0, 0, 0, 0, 0},   // a string of no bytes
 		{13, 0, 0, 0, 2, 'a', 0, 1, 0, 0, 0, 'x', 0}, // a string without end
@@ -169,8 +173,12 @@ func FuzzAppendJSON(f *testing.F) {
 
 func BenchmarkAppendJSON(b *testing.B) {
 	doc := raw(b, bson.D{
-		{Key: "_id", Value: primitive.NewObjectID()}, {Key: "name", Value: strings.Repeat("some name ", 40)}, {Key: "n", Value: 42},
-		{Key: "tags", Value: bson.A{"a", "b", "c"}}, {Key: "at", Value: time.Now()}, {Key: "price", Value: 3.14},
+		{Key: "_id", Value: primitive.NewObjectID()},
+		{Key: "name", Value: strings.Repeat("some name ", 40)},
+		{Key: "n", Value: 42},
+		{Key: "tags", Value: bson.A{"a", "b", "c"}},
+		{Key: "at", Value: time.Now()},
+		{Key: "price", Value: 3.14},
 		{Key: "nested", Value: bson.D{{Key: "x", Value: int64(1)}, {Key: "y", Value: strings.Repeat("ü", 100)}}},
 	})
 	b.SetBytes(int64(len(doc)))

@@ -113,7 +113,9 @@ func everything(t testing.TB) *fakeSource {
 	s.add(t, "shop.odd $name/%", bson.D{}, nil, bson.D{{Key: "_id", Value: "odd"}})
 	s.add(t, "shop."+longName, bson.D{}, nil, bson.D{{Key: "_id", Value: "long"}})
 	s.add(t, "shop.system.buckets.weather", bson.D{
-		{Key: "validator", Value: bson.D{}}, {Key: "clusteredIndex", Value: true}, {Key: "expireAfterSeconds", Value: int64(60)},
+		{Key: "validator", Value: bson.D{}},
+		{Key: "clusteredIndex", Value: true},
+		{Key: "expireAfterSeconds", Value: int64(60)},
 		{Key: "timeseries", Value: bson.D{{Key: "timeField", Value: "t"}, {Key: "metaField", Value: "m"}}},
 	}, []bson.D{{{Key: "v", Value: int32(2)}, {Key: "key", Value: bson.D{{Key: "meta", Value: int32(1)}, {Key: "control.min.t", Value: int32(1)}, {Key: "control.max.t", Value: int32(1)}}}, {Key: "name", Value: "m_1_t_1"}}},
 		bson.D{{Key: "_id", Value: "bucket"}})
