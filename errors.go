@@ -17,15 +17,16 @@ type NotRecoverableError struct {
 
 // Error says what, why and what to do.
 func (e *NotRecoverableError) Error() string {
-	s := fmt.Sprintf("time %s (%s) is not recoverable: %s", e.At, e.At.Clock().Format("2006-01-02T15:04:05Z"), e.Reason)
+	yet := ""
 	if e.Later {
-		s = fmt.Sprintf("time %s (%s) is not recoverable yet: %s", e.At, e.At.Clock().Format("2006-01-02T15:04:05Z"), e.Reason)
+		yet = " yet"
 	}
+	s := fmt.Sprintf("time %s is not recoverable%s: %s", e.At.Describe(), yet, e.Reason)
 	if e.Before != 0 {
-		s += fmt.Sprintf("; nearest good time before: %s (%s)", e.Before, e.Before.Clock().Format("2006-01-02T15:04:05Z"))
+		s += "; nearest good time before: " + e.Before.Describe()
 	}
 	if e.After != 0 {
-		s += fmt.Sprintf("; nearest good time after: %s (%s)", e.After, e.After.Clock().Format("2006-01-02T15:04:05Z"))
+		s += "; nearest good time after: " + e.After.Describe()
 	}
 	return s
 }

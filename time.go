@@ -35,6 +35,15 @@ func (t Time) String() string {
 	return strconv.FormatUint(uint64(t.Seconds()), 10) + "." + strconv.FormatUint(uint64(t.Ordinal()), 10)
 }
 
+// Describe prints a MongoDB time for people: the wall clock, and the timestamp unless it is just the end of that second.
+func (t Time) Describe() string {
+	clock := t.Clock().Format("2006-01-02T15:04:05Z")
+	if t == t.EndOfSecond() {
+		return clock
+	}
+	return clock + " (" + t.String() + ")"
+}
+
 // MarshalText writes the form of [Time.String].
 func (t Time) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
 

@@ -164,7 +164,7 @@ func when(t afterimage.Time) string {
 	if t == 0 {
 		return "-"
 	}
-	return t.Clock().Format("2006-01-02T15:04:05Z") + " (" + t.String() + ")"
+	return t.Describe()
 }
 
 // bytesOf prints a size.

@@ -71,7 +71,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "afterimage:", err)
 		return exitFailed
 	}
-	k, err := parser.Parse(args)
+	k, err := parser.Parse(joinTimes(args))
 	if exited >= 0 { // --help has been printed
 		return exited
 	}
@@ -82,6 +82,20 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	a := &app{ctx: ctx, cli: &c, stdout: stdout, stderr: stderr, log: logger(&c, stderr)}
 	defer a.close()
 	return report(stderr, k.Run(a))
+}
+
+// joinTimes makes `--at -15m` one argument: the parser would take -15m for a flag.
+func joinTimes(args []string) []string {
+	var out []string
+	for i := 0; i < len(args); i++ {
+		a := args[i]
+		if (a == "--at" || a == "--from" || a == "--to") && i+1 < len(args) && len(args[i+1]) > 1 && args[i+1][0] == '-' && args[i+1][1] >= '0' && args[i+1][1] <= '9' {
+			i++
+			a += "=" + args[i]
+		}
+		out = append(out, a)
+	}
+	return out
 }
 
 // report prints an error and maps it to its exit code: the one place where this is decided.

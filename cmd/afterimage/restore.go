@@ -73,9 +73,8 @@ func (c *restoreCmd) Run(a *app) error {
 	o.Progress = progress.restore
 	report, err := mongodb.Restore(a.ctx, *o)
 	progress.done()
-	var exists *restorer.ExistsError
-	if errors.As(err, &exists) {
-		return err
+	if err != nil && len(report.Namespaces) == 0 {
+		return err // nothing was begun
 	}
 	if perr := c.print(a, report, func(w io.Writer) { reportTable(w, &report) }); perr != nil {
 		return errors.Join(err, perr)
