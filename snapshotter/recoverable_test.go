@@ -82,13 +82,13 @@ func TestRecoverableTables(t *testing.T) {
 		}
 	}
 	wantError(t, s.RecoverableTables(ctx, 25, []dialect.Table{b}),
-		"time 0.25 (1970-01-01T00:00:00Z) is not recoverable: db.b was never read whole; nearest good time after: 0.30 (1970-01-01T00:00:00Z)")
+		"time 1970-01-01T00:00:00Z (0.25) is not recoverable: db.b was never read whole; nearest good time after: 1970-01-01T00:00:00Z (0.30)")
 }
 
 func TestRecoverableAtTheStart(t *testing.T) {
 	ctx := context.Background()
 	s := New(Options{State: manifest.NewState(), Bucket: newObjects(), Dialect: plain{}})
-	wantError(t, s.Recoverable(ctx, 5), "time 0.5 (1970-01-01T00:00:00Z) is not recoverable yet: nothing has been captured yet: is `afterimage serve` running")
+	wantError(t, s.Recoverable(ctx, 5), "time 1970-01-01T00:00:00Z (0.5) is not recoverable yet: nothing has been captured yet: is `afterimage serve` running")
 	if w := s.Windows(); len(w) != 0 {
 		t.Errorf("windows of nothing: %v", w)
 	}
@@ -96,11 +96,11 @@ func TestRecoverableAtTheStart(t *testing.T) {
 	f := newFixture(t)
 	f.state.Windows[afterimage.CatalogTable] = []interval{}
 	f.state.Scans[afterimage.CatalogTable] = manifest.Scan{}
-	wantError(t, f.snapshotter().Recoverable(ctx, 5), "time 0.5 (1970-01-01T00:00:00Z) is not recoverable: the first image of the catalog is under way; times from its end on will be recoverable")
+	wantError(t, f.snapshotter().Recoverable(ctx, 5), "time 1970-01-01T00:00:00Z (0.5) is not recoverable: the first image of the catalog is under way; times from its end on will be recoverable")
 
 	f = newFixture(t)
 	delete(f.state.Windows, afterimage.CatalogTable)
-	wantError(t, f.snapshotter().Recoverable(ctx, 5), "time 0.5 (1970-01-01T00:00:00Z) is not recoverable: the catalog was never read whole")
+	wantError(t, f.snapshotter().Recoverable(ctx, 5), "time 1970-01-01T00:00:00Z (0.5) is not recoverable: the catalog was never read whole")
 
 	f = newFixture(t)
 	var rows []string
@@ -115,7 +115,7 @@ func TestRecoverableAtTheStart(t *testing.T) {
 		return "the first image of db.t" + n + " is under way; times from its end on will be recoverable; "
 	}
 	s = f.snapshotter()
-	wantError(t, s.Recoverable(ctx, 5), "time 0.5 (1970-01-01T00:00:00Z) is not recoverable: "+scan("1")+scan("2")+scan("3")+"and 2 more tables")
+	wantError(t, s.Recoverable(ctx, 5), "time 1970-01-01T00:00:00Z (0.5) is not recoverable: "+scan("1")+scan("2")+scan("3")+"and 2 more tables")
 	if w := s.Windows(); len(w) != 0 {
 		t.Errorf("windows while scans are under way: %v", w)
 	}
@@ -125,7 +125,7 @@ func TestHorizonIsTheSlowestLane(t *testing.T) {
 	f := newFixture(t)
 	f.state.Lanes = []manifest.Lane{{Name: "rs0", Horizon: 100}, {ID: 1, Name: "rs1", Horizon: 40}}
 	wantError(t, f.snapshotter().Recoverable(context.Background(), 41),
-		"time 0.41 (1970-01-01T00:00:00Z) is not recoverable yet: lane rs1 is known up to 0.40; nearest good time before: 0.40 (1970-01-01T00:00:00Z)")
+		"time 1970-01-01T00:00:00Z (0.41) is not recoverable yet: lane rs1 is known up to 0.40; nearest good time before: 1970-01-01T00:00:00Z (0.40)")
 }
 
 func TestWarnings(t *testing.T) {
