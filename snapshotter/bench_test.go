@@ -48,7 +48,7 @@ func benchRows(b *testing.B, at afterimage.Time) {
 		if rows.Err() != nil || n != 60_000 {
 			b.Fatal(n, rows.Err())
 		}
-		rows.Close()
+		discard(rows)
 		b.SetBytes(size)
 	}
 }
@@ -97,6 +97,6 @@ func BenchmarkDiff(b *testing.B) {
 		if d.Err() != nil || n == 0 {
 			b.Fatal(n, d.Err())
 		}
-		d.Close()
+		discard(d)
 	}
 }

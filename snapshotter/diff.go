@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 
 	"github.com/afterimagedb/afterimage"
 	"github.com/afterimagedb/afterimage/dialect"
@@ -73,7 +74,7 @@ func (s *Snapshotter) pairs(ctx context.Context, id afterimage.TableID, from, to
 	}
 	if lives {
 		if w.after, err = s.rows(ctx, afterimage.TableRange(id), to); err != nil {
-			w.before.Close()
+			discard(w.before)
 			return nil, err
 		}
 	}
@@ -223,9 +224,12 @@ func (s *Snapshotter) newChanged(ctx context.Context, id afterimage.TableID, fro
 	return c, nil
 }
 
+// discard closes what is not read any further; why not was said already, or needs no saying.
+func discard(c io.Closer) { c.Close() }
+
 func closeAll(its []segment.Iterator) {
 	for _, it := range its {
-		it.Close()
+		discard(it)
 	}
 }
 
@@ -392,7 +396,7 @@ func (f *pairFold) gather() error {
 
 func (f *pairFold) lane(c *afterimage.Change) *pairLane {
 	for _, l := range f.lanes[:f.used] {
-		if l.pair.lane == c.Lane {
+		if l.lane == c.Lane {
 			return l
 		}
 	}

@@ -45,7 +45,7 @@ func (w *world) checkDiff(s *Snapshotter, id afterimage.TableID, from, to afteri
 	if err != nil {
 		w.rt.Fatal(err)
 	}
-	defer d.Close()
+	defer discard(d)
 	for d.Next() {
 		got = append(got, change{string(d.Key()), fmt.Sprint(d.Before() != nil, string(d.Before())), fmt.Sprint(d.After() != nil, string(d.After()))})
 	}
@@ -94,7 +94,7 @@ func (f *fixture) diff(t *testing.T, id afterimage.TableID, from, to afterimage.
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer d.Close()
+	defer discard(d)
 	var out []string
 	length := func(b []byte) int {
 		if b == nil {
@@ -132,6 +132,6 @@ func TestDiffErrors(t *testing.T) {
 			t.Error("a row out of a patch without its base")
 		}
 		wantError(t, d.Err(), fmt.Sprintf("difference of db.t between 0.%d and 0.10: table %s, key 6b: a patch has no version before it: run `afterimage verify`", from, id))
-		d.Close()
+		discard(d)
 	}
 }

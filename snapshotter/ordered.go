@@ -29,8 +29,8 @@ type bornRow struct {
 	seq int64 // order of arrival, so that equal births keep the order of keys
 }
 
-func (a *bornRow) compare(b *bornRow) int {
-	return cmp.Or(a.row.Born.Compare(b.row.Born), cmp.Compare(a.seq, b.seq))
+func (b *bornRow) compare(c *bornRow) int {
+	return cmp.Or(b.row.Born.Compare(c.row.Born), cmp.Compare(b.seq, c.seq))
 }
 
 // byBirth sorts rows by birth, in memory or by merging runs of a scratch file.
@@ -49,7 +49,7 @@ func sortByBirth(src source, scratch string, bytesMax int) (_ source, err error)
 	defer func() {
 		err = errors.Join(err, src.Close())
 		if err != nil {
-			out.Close()
+			discard(out)
 		}
 	}()
 	var hold arena

@@ -44,6 +44,7 @@ func (plain) Event(op afterimage.Op, body, before []byte) (kind, ns, detail stri
 		return "rename", string(before), "to " + string(before) + string(body), false
 	case afterimage.OpDelete:
 		return "drop", string(before), "", true
+	default:
 	}
 	return "", "", "", false
 }
@@ -94,6 +95,7 @@ func (f *plainFolder) Apply(c *afterimage.Change) error {
 		f.st.Time = c.Time
 	case afterimage.OpDelete:
 		f.st, f.orphan = dialect.State{Time: c.Time}, false
+	case afterimage.OpUnknown:
 	}
 	return nil
 }

@@ -123,7 +123,7 @@ func (w *world) checkRows(s *Snapshotter, table dialect.Table, at afterimage.Tim
 	if err != nil {
 		w.rt.Fatal(err)
 	}
-	defer rows.Close()
+	defer discard(rows)
 	for i := 0; rows.Next(); i++ {
 		if i >= len(want) || string(rows.Key()) != want[i].key || string(rows.Body()) != w.at[at][want[i]].body {
 			w.rt.Fatalf("time %d, %s, row %d: %q %q, want %v of %v", at, table.Namespace, i, rows.Key(), rows.Body(), want[min(i, len(want)-1):], w.at[at])

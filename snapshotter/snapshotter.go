@@ -75,7 +75,7 @@ func (s *Snapshotter) Catalog(ctx context.Context, at afterimage.Time) ([]dialec
 	if err != nil {
 		return nil, fmt.Errorf("catalog at %s: %w", at, err)
 	}
-	defer rows.Close()
+	defer discard(rows)
 	var tables []dialect.Table
 	for rows.next() {
 		row := rows.row()
@@ -116,7 +116,7 @@ func (s *Snapshotter) Row(ctx context.Context, t dialect.Table, key []byte, at a
 	if err != nil {
 		return dialect.State{}, fmt.Errorf("%s: %w", named(t), err)
 	}
-	defer rows.Close()
+	defer discard(rows)
 	if !rows.next() {
 		if err := rows.err(); err != nil {
 			return dialect.State{}, fmt.Errorf("%s: %w", named(t), err)

@@ -115,13 +115,13 @@ func TestLanes(t *testing.T) {
 		if text := strings.Join(got, " "); rows.Err() != nil || text != want {
 			t.Errorf("rows at %d: %s, %v, want %s", at, text, rows.Err(), want)
 		}
-		rows.Close()
+		discard(rows)
 	}
 	d, err := s.Diff(ctx, dialect.Table{ID: id}, 11, 13)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer d.Close()
+	defer discard(d)
 	var got []string
 	for d.Next() {
 		got = append(got, fmt.Sprintf("%q to %q", d.Before(), d.After()))
@@ -147,7 +147,7 @@ func TestRowsErrors(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		defer rows.Close()
+		defer discard(rows)
 		for rows.Next() {
 			t.Error("a row out of a patch without its base")
 		}
@@ -212,7 +212,7 @@ func TestManySmallTables(t *testing.T) {
 		if !rows.Next() || !slices.Equal(rows.Body(), []byte{n}) || rows.Next() {
 			t.Errorf("table %d: %v", n, rows.Err())
 		}
-		rows.Close()
+		discard(rows)
 	}
 	if f.bucket.reads > 3 {
 		t.Errorf("%d reads of one segment", f.bucket.reads)

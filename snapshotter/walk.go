@@ -85,7 +85,7 @@ func (s *Snapshotter) walk(ctx context.Context, table afterimage.TableID, r afte
 	if err != nil {
 		return err
 	}
-	defer in.Close()
+	defer discard(in)
 	for in.Next() {
 		c := in.Change()
 		if c.Op == afterimage.OpUnknown {

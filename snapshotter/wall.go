@@ -44,7 +44,7 @@ func (s *Snapshotter) lastBy(ctx context.Context, m segment.Meta, after, until a
 	if err != nil {
 		return 0, err
 	}
-	defer it.Close()
+	defer discard(it)
 	best := after
 	for it.Next() {
 		if c := it.Change(); c.Wall != 0 && c.Wall <= wallMillis {

@@ -188,6 +188,7 @@ func (w *world) apply(now truth, c afterimage.Change) {
 			maps.DeleteFunc(now, func(r rowAt, _ truthRow) bool { return r.table == afterimage.TableID(c.Key) })
 		}
 		return
+	case afterimage.OpUnknown:
 	}
 	now[at] = row
 }
@@ -359,7 +360,7 @@ func (w *world) compact() {
 		if err := rows.err(); err != nil {
 			w.rt.Fatal(err)
 		}
-		rows.Close()
+		discard(rows)
 	}
 	if len(changes) > 0 {
 		id := w.id()
