@@ -130,7 +130,8 @@ func (m *maskPath) element(dst, doc []byte, e element, rest []string) ([]byte, e
 	return append(dst, doc[e.at:e.end]...), nil
 }
 
-// array masks in each document of an array, and in the element that the path names by its place.
+// array masks in each document of an array, arrays in it included, and in the element that the path names by its place:
+// where a path can be read in two ways, both are masked.
 func (m *maskPath) array(dst, arr []byte, path []string) ([]byte, error) {
 	start := len(dst)
 	dst = append(dst, 0, 0, 0, 0)

@@ -68,7 +68,6 @@ func TestRestoreInterruptedGoesOn(t *testing.T) {
 		}
 		var err error
 		rep, err = Restore(ctx, o)
-		t.Logf("run %d: %v, %d documents, %v", try, err, rep.Documents, rep.Elapsed)
 		cancel()
 		if rep.Resumed {
 			resumed++

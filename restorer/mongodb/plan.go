@@ -67,6 +67,16 @@ func (r *run) makePlan(ctx context.Context) (*plan, error) {
 		return nil, fmt.Errorf("read the catalog at %s: %w", r.opts.At, err)
 	}
 	p := &plan{}
+	if err := r.planTables(ctx, p, tables); err != nil {
+		return nil, err
+	}
+	if err := r.checkSelection(p); err != nil {
+		return nil, err
+	}
+	return p, r.checkTarget(ctx, p)
+}
+
+func (r *run) planTables(ctx context.Context, p *plan, tables []dialect.Table) (err error) {
 	for _, t := range tables {
 		switch {
 		case isAuth(t.Namespace):
@@ -77,15 +87,12 @@ func (r *run) makePlan(ctx context.Context) (*plan, error) {
 			err = r.planTable(p, t)
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
 	slices.SortFunc(p.tables, func(a, b *plannedTable) int { return strings.Compare(a.shown, b.shown) })
 	slices.SortFunc(p.views, func(a, b *plannedView) int { return strings.Compare(a.db+"."+a.name, b.db+"."+b.name) })
-	if err := r.checkSelection(p); err != nil {
-		return nil, err
-	}
-	return p, r.checkTarget(ctx, p)
+	return nil
 }
 
 func (r *run) planTable(p *plan, t dialect.Table) error {

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"go.mongodb.org/mongo-driver/bson"
 	"go.mongodb.org/mongo-driver/mongo"
 
 	"github.com/afterimagedb/afterimage/e2e/harness"
@@ -213,5 +212,3 @@ func TestRestoreRenameHoldAndRefuse(t *testing.T) {
 		t.Errorf("the renamed view over a view sees %d documents, want 2", n)
 	}
 }
-
-var _ = bson.Raw{}

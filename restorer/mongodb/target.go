@@ -100,7 +100,14 @@ func (t *target) run(ctx context.Context, db string, cmd bson.Raw) (bson.Raw, er
 			return raw, backoff.Permanent(err)
 		}
 		return raw, err
-	}, backoff.WithMaxElapsedTime(retryMax), backoff.WithBackOff(backoff.NewExponentialBackOff()))
+	}, patience()...)
+}
+
+// patience retries soon at first and every two seconds later, as a fail-over takes seconds.
+func patience() []backoff.RetryOption {
+	b := backoff.NewExponentialBackOff()
+	b.InitialInterval, b.MaxInterval = 100*time.Millisecond, 2*time.Second
+	return []backoff.RetryOption{backoff.WithBackOff(b), backoff.WithMaxElapsedTime(retryMax)}
 }
 
 // transient says whether a command may succeed when it is sent again.

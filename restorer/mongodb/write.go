@@ -123,7 +123,7 @@ func (l *loader) insert(ctx context.Context, cmd bson.Raw) ([]mongo.WriteError, 
 			return nil, err
 		}
 		return nil, backoff.Permanent(err)
-	}, backoff.WithMaxElapsedTime(retryMax), backoff.WithBackOff(backoff.NewExponentialBackOff()))
+	}, patience()...)
 }
 
 // refused sees to one document that an insert did not take.
