@@ -130,11 +130,11 @@ func (s *Snapshotter) reason(at afterimage.Time, ids []afterimage.TableID, cat *
 	}
 	if at > s.state.Horizon() {
 		l := slices.MinFunc(s.state.Lanes, func(a, b manifest.Lane) int { return cmp.Compare(a.Horizon, b.Horizon) })
-		return fmt.Sprintf("lane %s is known up to %s", l.Name, l.Horizon), true
+		return fmt.Sprintf("lane %s is known up to %s", l.Name, l.Horizon.Describe()), true
 	}
 	for _, g := range s.state.Gaps {
 		if g.From < at && at < g.To {
-			return fmt.Sprintf("lies in a gap of lane %s from %s to %s (%s)", s.lane(g.Lane), g.From, g.To, g.Reason), false
+			return fmt.Sprintf("lies in a gap of lane %s from %s to %s (%s)", s.lane(g.Lane), g.From.Describe(), g.To.Describe(), g.Reason), false
 		}
 	}
 	if reason := s.unread(at, afterimage.CatalogTable, "the catalog"); reason != "" {
@@ -153,9 +153,9 @@ func (s *Snapshotter) unread(at afterimage.Time, id afterimage.TableID, name str
 	_, scanning := s.state.Scans[id]
 	switch {
 	case after != 0 && before != 0:
-		return fmt.Sprintf("%s was read again after a gap, and is known anew from %s on", name, after)
+		return fmt.Sprintf("%s was read again after a gap, and is known anew from %s on", name, after.Describe())
 	case after != 0:
-		return fmt.Sprintf("lies before the first image of %s, which is exact from %s on", name, after)
+		return fmt.Sprintf("lies before the first image of %s, which is exact from %s on", name, after.Describe())
 	case scanning:
 		return fmt.Sprintf("the first image of %s is under way; times from its end on will be recoverable", name)
 	}
@@ -213,7 +213,7 @@ func (s *Snapshotter) Warnings(at afterimage.Time) []string {
 			what = "table " + u.Table.String()
 		}
 		out = append(out, fmt.Sprintf("not certified: an entry of lane %s at %s was not understood (%s); %s may differ from the server's from then on",
-			s.lane(u.Lane), u.Time, u.Reason, what))
+			s.lane(u.Lane), u.Time.Describe(), u.Reason, what))
 	}
 	return out
 }

@@ -38,13 +38,13 @@ func refused(t *testing.T, err error, want afterimage.NotRecoverableError) {
 func TestRecoverable(t *testing.T) {
 	s, ctx := gappedFixture(t).snapshotter(), context.Background()
 	for _, want := range []afterimage.NotRecoverableError{
-		{At: 5, After: 30, Reason: "lies before the first image of the catalog, which is exact from 0.10 on"},
-		{At: 15, After: 30, Reason: "lies before the first image of db.a, which is exact from 0.20 on; db.b was never read whole"},
+		{At: 5, After: 30, Reason: "lies before the first image of the catalog, which is exact from 1970-01-01T00:00:00Z (0.10) on"},
+		{At: 15, After: 30, Reason: "lies before the first image of db.a, which is exact from 1970-01-01T00:00:00Z (0.20) on; db.b was never read whole"},
 		{At: 29, After: 30, Reason: "db.b was never read whole"},
-		{At: 51, Before: 50, After: 80, Reason: "lies in a gap of lane rs0 from 0.50 to 0.60 (oplog rolled over)"},
-		{At: 60, Before: 50, After: 80, Reason: "the catalog was read again after a gap, and is known anew from 0.70 on"},
-		{At: 75, Before: 50, After: 80, Reason: "db.a2 was read again after a gap, and is known anew from 0.80 on"},
-		{At: 101, Before: 100, Later: true, Reason: "lane rs0 is known up to 0.100"},
+		{At: 51, Before: 50, After: 80, Reason: "lies in a gap of lane rs0 from 1970-01-01T00:00:00Z (0.50) to 1970-01-01T00:00:00Z (0.60) (oplog rolled over)"},
+		{At: 60, Before: 50, After: 80, Reason: "the catalog was read again after a gap, and is known anew from 1970-01-01T00:00:00Z (0.70) on"},
+		{At: 75, Before: 50, After: 80, Reason: "db.a2 was read again after a gap, and is known anew from 1970-01-01T00:00:00Z (0.80) on"},
+		{At: 101, Before: 100, Later: true, Reason: "lane rs0 is known up to 1970-01-01T00:00:00Z (0.100)"},
 	} {
 		refused(t, s.Recoverable(ctx, want.At), want)
 	}
@@ -136,8 +136,8 @@ func TestWarnings(t *testing.T) {
 		{Table: tableNo(1), Time: 10, Reason: "op xx"},
 		{Time: 30, Reason: "op yy"},
 	}
-	one := "not certified: an entry of lane rs0 at 0.10 was not understood (op xx); table 70000000-0000-0000-0000-000000000001 may differ from the server's from then on"
-	all := "not certified: an entry of lane rs0 at 0.30 was not understood (op yy); the source may differ from the server's from then on"
+	one := "not certified: an entry of lane rs0 at 1970-01-01T00:00:00Z (0.10) was not understood (op xx); table 70000000-0000-0000-0000-000000000001 may differ from the server's from then on"
+	all := "not certified: an entry of lane rs0 at 1970-01-01T00:00:00Z (0.30) was not understood (op yy); the source may differ from the server's from then on"
 	for at, want := range map[afterimage.Time][]string{9: nil, 10: {one}, 39: {one, all}, 40: {all}} {
 		if got := f.snapshotter().Warnings(at); !slices.Equal(got, want) {
 			t.Errorf("warnings at %d: %q, want %q", at, got, want)
