@@ -125,8 +125,8 @@ func TestRecoverableAtTheStart(t *testing.T) {
 func TestHorizonIsTheSlowestLane(t *testing.T) {
 	f := newFixture(t)
 	f.state.Lanes = []manifest.Lane{{Name: "rs0", Horizon: 100}, {ID: 1, Name: "rs1", Horizon: 40}}
-	wantError(t, f.snapshotter().Recoverable(context.Background(), 41),
-		"time 1970-01-01T00:00:00Z (0.41) is not recoverable yet: lane rs1 is known up to 0.40; nearest good time before: 1970-01-01T00:00:00Z (0.40)")
+	refused(t, f.snapshotter().Recoverable(context.Background(), 41),
+		afterimage.NotRecoverableError{At: 41, Before: 40, Later: true, Reason: "lane rs1 is known up to 1970-01-01T00:00:00Z (0.40)"})
 }
 
 func TestWarnings(t *testing.T) {
