@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/afterimagedb/afterimage"
 	"github.com/afterimagedb/afterimage/dialect"
 	"github.com/afterimagedb/afterimage/manifest"
@@ -216,6 +218,54 @@ func TestManySmallTables(t *testing.T) {
 	}
 	if f.bucket.reads > 3 {
 		t.Errorf("%d reads of one segment", f.bucket.reads)
+	}
+}
+
+// TestConcurrentReads uses one snapshotter from many goroutines at two times.
+func TestConcurrentReads(t *testing.T) {
+	f := newFixture(t)
+	for n := range byte(8) {
+		id := tableNo(n)
+		f.ddl(3, afterimage.OpInsert, id, "!db.t"+string('0'+rune(n)))
+		f.changes(
+			afterimage.Change{Time: 20, Op: afterimage.OpInsert, Table: id, Key: []byte("k"), Body: []byte("v")},
+			afterimage.Change{Time: 30, Op: afterimage.OpPatch, Table: id, Key: []byte("k"), Body: []byte("w")},
+		)
+	}
+	s := f.snapshotter()
+	g, ctx := errgroup.WithContext(context.Background())
+	for n := range byte(16) {
+		g.Go(func() error {
+			at, want := afterimage.Time(25), "v"
+			if n >= 8 {
+				at, want = 35, "vw"
+			}
+			if err := s.Recoverable(ctx, at); err != nil {
+				return err
+			}
+			v := s.At(at, Selector{})
+			tables, err := v.Tables(ctx)
+			if err != nil || len(tables) != 8 {
+				return fmt.Errorf("%d tables: %w", len(tables), err)
+			}
+			row, err := v.Row(ctx, tables[n%8], []byte("k"))
+			if err != nil || string(row) != want {
+				return fmt.Errorf("row %q: %w", row, err)
+			}
+			rows, err := v.Rows(ctx, tables[n%8])
+			if err != nil {
+				return err
+			}
+			defer discard(rows)
+			if !rows.Next() || string(rows.Body()) != want || rows.Next() {
+				return fmt.Errorf("rows of %s: %w", tables[n%8].Namespace, rows.Err())
+			}
+			_, err = s.Events(ctx, 0, at)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Error(err)
 	}
 }
 
