@@ -269,22 +269,24 @@ func TestSimulatedLog(t *testing.T) {
 			}
 			horizon, to, restart = d.Horizon(), d.To(), d.RestartFrom()
 		}
+		crashes := rapid.IntRange(0, 10).Draw(t, "crashes")
 		for i := 0; i < len(s.entries); i++ {
 			if err := d.Add(s.entries[i]); err != nil {
 				t.Fatal(err)
 			}
 			for d.Pending() {
 				settle()
-				if rapid.IntRange(0, 3).Draw(t, "crash within") == 0 {
+				if crashes > 0 && rapid.IntRange(0, 3).Draw(t, "crash within") == 0 {
 					break
 				}
 				if err := d.Continue(); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if !d.Pending() && rapid.IntRange(0, 5).Draw(t, "crash") != 0 {
+			if !d.Pending() && (crashes == 0 || rapid.IntRange(0, 5).Draw(t, "crash") != 0) {
 				continue
 			}
+			crashes--
 			settle()
 			next := NewDecoder(opts)
 			if err := next.Reset(to); err != nil {
