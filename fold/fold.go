@@ -101,9 +101,13 @@ func (r *Rows) gather() bool {
 		// The iterator's memory ends with its next step, the folder's at its next Reset.
 		r.change = *c
 		r.change.Key, r.change.Body = r.key, r.keep(c.Body)
-		if err := r.folder(c.Lane).Apply(&r.change); err != nil {
+		f := r.folder(c.Lane)
+		if err := f.Apply(&r.change); err != nil {
 			r.err = fmt.Errorf("table %s, key %x, change at %s order %d: %w: run `afterimage verify`", c.Table, c.Key, c.Time, c.Order, err)
 			return false
+		}
+		if len(r.arena) > arenaBytesMax && r.used == 1 {
+			r.condense(f, c.Lane)
 		}
 		r.have = r.in.Next()
 	}
@@ -111,6 +115,29 @@ func (r *Rows) gather() bool {
 		r.err = r.in.Err()
 	}
 	return r.err == nil
+}
+
+// arenaBytesMax is when the changes of one row are condensed, so that a row that changed a million times takes no more
+// memory than its state.
+const arenaBytesMax = 4 << 20
+
+// condense folds what the row has so far into one body, so that the bodies before it can be let go. A row whose base is
+// still to come is left as it is.
+func (r *Rows) condense(f dialect.Folder, lane afterimage.LaneID) {
+	st, err := f.State()
+	if err != nil {
+		return
+	}
+	body := bytes.Clone(st.Body)
+	r.arena = r.arena[:0]
+	f.Reset(r.table, r.key)
+	if !st.Exists {
+		return
+	}
+	r.change = afterimage.Change{Time: st.Time, Born: st.Born, Lane: lane, Op: afterimage.OpInsert, From: afterimage.FromImage, Table: r.table, Key: r.key, Body: body}
+	if err := f.Apply(&r.change); err != nil {
+		r.err = fmt.Errorf("table %s, key %x: %w", r.table, r.key, err) // a whole row always applies
+	}
 }
 
 // keep copies a body into the arena of this key. A block that is too small is left to the folder's references.

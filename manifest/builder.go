@@ -69,6 +69,11 @@ func (b *Builder) Batch(batch *afterimage.Batch, seq uint64) (Lane, error) {
 			Epoch: batch.Epoch, Start: batch.From, StartTime: afterimage.Time(batch.From.Hi), Covered: batch.From,
 		}
 		b.fresh++
+		if known {
+			g := Gap{Lane: l.ID, From: before.Horizon, To: l.StartTime, Reason: "the log of lane " + l.Name + " belongs to another replica set since"}
+			b.edit.AddGaps = append(b.edit.AddGaps, g)
+			b.closeWindows(g.From)
+		}
 		before = l
 		b.lanes[batch.Lane] = &LaneEdit{}
 	case batch.Epoch > l.Epoch:

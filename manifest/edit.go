@@ -146,14 +146,17 @@ func (s *State) Lane(name string) (Lane, bool) {
 	return Lane{}, false
 }
 
-// Horizon is the time up to which nothing more can appear in any lane; 0 without lanes.
+// Horizon is the time up to which nothing more can appear in any lane; 0 without lanes. Of several incarnations of a lane
+// only the newest counts: the log of the others has ended.
 func (s *State) Horizon() afterimage.Time {
+	h := afterimage.MaxTime
+	for i, l := range s.Lanes {
+		if !slices.ContainsFunc(s.Lanes[i+1:], func(m Lane) bool { return m.Name == l.Name }) {
+			h = min(h, l.Horizon)
+		}
+	}
 	if len(s.Lanes) == 0 {
 		return 0
-	}
-	h := afterimage.MaxTime
-	for _, l := range s.Lanes {
-		h = min(h, l.Horizon)
 	}
 	return h
 }

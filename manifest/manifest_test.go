@@ -126,6 +126,24 @@ func TestGapClosesWindows(t *testing.T) {
 	}
 }
 
+// TestNewIncarnation replaces the replica set under a lane's name: a gap lies between, and the old log does not hold
+// the horizon back.
+func TestNewIncarnation(t *testing.T) {
+	s := take(t, NewState(), afterimage.Batch{BatchHeader: header(1, 10, 20), Notes: [][]byte{
+		note(t, Note{Kind: NoteScan, Tables: []afterimage.TableID{table(1)}}),
+		note(t, Note{Kind: NoteRange, Table: table(1), MinTime: 15, Time: 15, Segments: []segment.Meta{meta("a", segment.Image, 15, 15, 1)}, Done: true}),
+	}})
+	h := header(1, 100, 120)
+	h.Incarnation = "other"
+	s = take(t, s, afterimage.Batch{BatchHeader: h})
+	if s.Horizon() != 120 || len(s.Lanes) != 2 {
+		t.Errorf("horizon %d of %d lanes, want 120 of 2", s.Horizon(), len(s.Lanes))
+	}
+	if want := []Interval{{From: 15, To: 20}}; len(s.Gaps) != 1 || s.Gaps[0].From != 20 || s.Gaps[0].To != 100 || !slices.Equal(s.Windows[table(1)], want) {
+		t.Errorf("gaps %+v, windows %+v", s.Gaps, s.Windows)
+	}
+}
+
 func TestBrokenChain(t *testing.T) {
 	s := take(t, NewState(), afterimage.Batch{BatchHeader: header(1, 10, 20)})
 	hole := afterimage.Batch{BatchHeader: header(1, 25, 30)}
