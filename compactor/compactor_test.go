@@ -195,7 +195,12 @@ func compact(t *testing.T, b bucket.Bucket, tp *tape, goal afterimage.Position, 
 	done := make(chan error, 1)
 	run, stop := context.WithCancel(ctx)
 	go func() { done <- c.Run(run) }()
-	defer func() { stop(); <-done }()
+	defer func() {
+		stop()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("the compactor ended with %v", err)
+		}
+	}()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for {

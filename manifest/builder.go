@@ -147,9 +147,9 @@ func (b *Builder) beginScan(lane afterimage.LaneID, id afterimage.TableID) {
 	}
 	b.window[id] = []Interval{}
 	gaps := append(slices.Clone(b.state.Gaps), b.edit.AddGaps...)
-	for i := len(gaps) - 1; i >= 0; i-- {
-		if gaps[i].Lane == lane {
-			b.window[id] = []Interval{{From: 1, To: gaps[i].From}}
+	for _, gap := range slices.Backward(gaps) {
+		if gap.Lane == lane {
+			b.window[id] = []Interval{{From: 1, To: gap.From}}
 			return
 		}
 	}

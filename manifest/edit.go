@@ -138,9 +138,9 @@ func (s *State) applySegments(e *Edit, wall int64) error {
 
 // Lane returns the lane of that name, the newest incarnation.
 func (s *State) Lane(name string) (Lane, bool) {
-	for i := len(s.Lanes) - 1; i >= 0; i-- {
-		if s.Lanes[i].Name == name {
-			return s.Lanes[i], true
+	for _, v := range slices.Backward(s.Lanes) {
+		if v.Name == name {
+			return v, true
 		}
 	}
 	return Lane{}, false

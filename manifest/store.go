@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -125,8 +126,8 @@ func (st *Store) load(ctx context.Context) (*State, error) {
 		}
 	}
 	state, checkpoint := st.known, st.checkpoint
-	for i := len(docs) - 1; i >= 0; i-- {
-		d := docs[i]
+	for _, d := range slices.Backward(docs) {
+
 		if d.State != nil {
 			state, checkpoint = d.State, d.Number
 			continue

@@ -27,7 +27,7 @@ func publishForever(dir string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Println(last.To.Hi)
+	fmt.Fprintln(os.Stdout, last.To.Hi)
 	for at := last.To.Hi; ; {
 		for range 1 + rand.IntN(20) {
 			next, size := at+1+rand.Uint64N(5), 1+rand.IntN(3000)
@@ -42,7 +42,7 @@ func publishForever(dir string) error {
 		if err := l.Flush(ctx); err != nil {
 			return err
 		}
-		fmt.Println(at)
+		fmt.Fprintln(os.Stdout, at)
 	}
 }
 

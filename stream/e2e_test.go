@@ -5,7 +5,6 @@ package stream
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/url"
@@ -35,7 +34,7 @@ func (n *node) start(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.SetLoggerV2(&serverLog{slog.New(slog.NewTextHandler(io.Discard, nil))}, false, false, false)
+	s.SetLoggerV2(&serverLog{slog.New(slog.DiscardHandler)}, false, false, false)
 	s.Start()
 	n.server = s
 }
@@ -173,7 +172,7 @@ func TestDiskFull(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer b.Close()
+	t.Cleanup(func() { _ = b.Close() })
 	l := openLane(t, b, "rs0")
 	l.pub.timeout, l.pub.patience = 500*time.Millisecond, 2*time.Second
 	mustLast(t, l)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -402,7 +401,7 @@ func startServer(t testing.TB, change func(*server.Options)) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.SetLoggerV2(&serverLog{slog.New(slog.NewTextHandler(io.Discard, nil))}, false, false, false)
+	s.SetLoggerV2(&serverLog{slog.New(slog.DiscardHandler)}, false, false, false)
 	s.Start()
 	t.Cleanup(func() {
 		s.Shutdown()

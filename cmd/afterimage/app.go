@@ -35,7 +35,9 @@ type app struct {
 // close removes what the command left in its scratch folder.
 func (a *app) close() {
 	if a.scratch != "" {
-		os.RemoveAll(a.scratch)
+		if err := os.RemoveAll(a.scratch); err != nil {
+			a.log.Warn("a scratch folder stays behind", "folder", a.scratch, "error", err)
+		}
 	}
 }
 

@@ -100,8 +100,11 @@ func (d *demo) load() error {
 		var docs []any
 		for i := range n {
 			docs = append(docs, bson.D{
-				{Key: "_id", Value: i}, {Key: "name", Value: fmt.Sprintf("%s %d", strings.TrimSuffix(name, "s"), i)},
-				{Key: "total", Value: r.Float64() * 500}, {Key: "at", Value: time.Now()}, {Key: "note", Value: strings.Repeat("x", 200)},
+				{Key: "_id", Value: i},
+				{Key: "name", Value: fmt.Sprintf("%s %d", strings.TrimSuffix(name, "s"), i)},
+				{Key: "total", Value: r.Float64() * 500},
+				{Key: "at", Value: time.Now()},
+				{Key: "note", Value: strings.Repeat("x", 200)},
 			})
 		}
 		if _, err := d.shop.Collection(name).InsertMany(d.a.ctx, docs, options.InsertMany().SetOrdered(false)); err != nil {
@@ -155,7 +158,9 @@ func (d *demo) write(ctx context.Context) {
 func (d *demo) unserve() {
 	if d.stop != nil {
 		d.stop()
-		<-d.served
+		if err := <-d.served; err != nil {
+			d.a.log.Warn("the service ended", "error", err)
+		}
 	}
 }
 

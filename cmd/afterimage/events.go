@@ -47,7 +47,7 @@ func (c *eventsCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	from, to, err := c.span.resolve(a, p)
+	from, to, err := c.resolve(a, p)
 	if err != nil {
 		return err
 	}
@@ -104,7 +104,7 @@ func (c *historyCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	from, to, err := c.span.resolve(a, p)
+	from, to, err := c.resolve(a, p)
 	if err != nil {
 		return err
 	}

@@ -76,7 +76,7 @@ func serveHTTP(ctx context.Context, log *slog.Logger, addr string, registry *pro
 	}
 	log.Info("listening", "http", l.Addr().String())
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	stop := context.AfterFunc(ctx, func() { srv.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()
 	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return err

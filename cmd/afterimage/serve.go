@@ -134,7 +134,11 @@ func (p *protector) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer bus.Close()
+	defer func() {
+		if err := bus.Close(); err != nil {
+			log.Warn("stream was not closed in order", "error", err)
+		}
+	}()
 	id, err := p.identify(ctx)
 	if err != nil {
 		return err

@@ -105,7 +105,7 @@ func (p *protected) verifyObject(ctx context.Context, m segment.Meta) error {
 	if err != nil {
 		return err
 	}
-	return segment.Verify(data, m)
+	return segment.Verify(data, m) //nolint:contextcheck // works on bytes in memory
 }
 
 func tablesOf(m *segment.Meta) string {
