@@ -102,7 +102,7 @@ func (j *judge) fold(at afterimage.Time) map[afterimage.TableID][]foldedRow {
 	f := dialect.New().NewFolder()
 	for i := 0; i < len(j.all); {
 		first := &j.all[i]
-		if j.skip[first.Table] {
+		if j.skip[first.Table] || !j.exactAt(first.Table, at) {
 			i++
 			continue
 		}

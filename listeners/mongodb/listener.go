@@ -102,7 +102,7 @@ func (l *Listener) follow(ctx context.Context, pub listeners.Publisher) error {
 	}
 	defer func() {
 		for _, m := range all {
-			disconnect(m.client)
+			disconnect(ctx, m.client)
 		}
 	}()
 	var seen afterimage.Position

@@ -36,7 +36,7 @@ func Identify(ctx context.Context, uri string) (Identity, error) {
 	if err != nil {
 		return Identity{}, err
 	}
-	defer disconnect(client)
+	defer disconnect(ctx, client)
 	h, err := hello(ctx, client)
 	if err != nil {
 		return Identity{}, fmt.Errorf("ask the server who it is: %w", err)
@@ -123,8 +123,9 @@ func dial(ctx context.Context, uri, host string) (*mongo.Client, error) {
 	return client, nil
 }
 
-func disconnect(client *mongo.Client) {
-	ctx, cancel := context.WithTimeout(context.Background(), helloTimeout)
+// disconnect closes a client, whether ctx has ended or not.
+func disconnect(ctx context.Context, client *mongo.Client) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), helloTimeout)
 	defer cancel()
 	_ = client.Disconnect(ctx) // the session is over either way
 }
@@ -147,12 +148,12 @@ func members(ctx context.Context, uri string) ([]*member, error) {
 	}
 	h, err := hello(ctx, seed)
 	if err != nil {
-		disconnect(seed)
+		disconnect(ctx, seed)
 		return nil, fmt.Errorf("reach the replica set: %w", err)
 	}
 	id, err := identify(ctx, seed, h)
 	if err != nil {
-		disconnect(seed)
+		disconnect(ctx, seed)
 		return nil, err
 	}
 	o := options.Client().ApplyURI(uri)
@@ -160,7 +161,7 @@ func members(ctx context.Context, uri string) ([]*member, error) {
 	if o.Direct != nil && *o.Direct || len(hosts) == 1 {
 		return []*member{{client: seed, hello: h, id: id, of: 1}}, nil
 	}
-	defer disconnect(seed)
+	defer disconnect(ctx, seed)
 	var all []*member
 	var errs []error
 	for _, host := range hosts {
@@ -189,7 +190,7 @@ func reach(ctx context.Context, uri, host string) (*member, error) {
 		err = errors.New("is neither primary nor secondary at present")
 	}
 	if err != nil {
-		disconnect(client)
+		disconnect(ctx, client)
 		return nil, err
 	}
 	return &member{client: client, host: host, hello: h}, nil

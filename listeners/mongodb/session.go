@@ -43,7 +43,7 @@ func (l *Listener) lead(ctx context.Context, pub listeners.Publisher) error {
 	}
 	defer func() {
 		for _, m := range all {
-			disconnect(m.client)
+			disconnect(ctx, m.client)
 		}
 	}()
 	s := &session{
@@ -57,7 +57,7 @@ func (l *Listener) lead(ctx context.Context, pub listeners.Publisher) error {
 	}
 	for _, m := range all {
 		if m != s.m {
-			disconnect(m.client)
+			disconnect(ctx, m.client)
 		}
 	}
 	all = []*member{s.m}

@@ -91,8 +91,11 @@ func newSession(t *testing.T, lane *memoryLane, o Options) *session {
 func entryOf(t *testing.T, op string, ts uint32, o any) []byte {
 	t.Helper()
 	b, err := bson.Marshal(bson.D{
-		{Key: "op", Value: op}, {Key: "ns", Value: "d.c"}, {Key: "ui", Value: primitive.Binary{Subtype: 4, Data: make([]byte, 16)}},
-		{Key: "o", Value: o}, {Key: "ts", Value: primitive.Timestamp{T: ts}},
+		{Key: "op", Value: op},
+		{Key: "ns", Value: "d.c"},
+		{Key: "ui", Value: primitive.Binary{Subtype: 4, Data: make([]byte, 16)}},
+		{Key: "o", Value: o},
+		{Key: "ts", Value: primitive.Timestamp{T: ts}},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -73,7 +73,7 @@ func (r *reader) run(ctx context.Context) error {
 		return fmt.Errorf("read the oplog: %w", err)
 	}
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.Background(), helloTimeout)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), helloTimeout)
 		defer cancel()
 		_ = cur.Close(ctx) // a cursor left open ends with its connection
 	}()

@@ -37,11 +37,24 @@ func (c *chaos) db() *mongo.Database {
 // oddIDs holds an _id of every type, and numbers that are equal to others.
 func oddIDs() []any {
 	return []any{
-		primitive.MinKey{}, primitive.MaxKey{}, nil, true, false, math.NaN(), math.Inf(1), math.Inf(-1), 0.0, math.Copysign(0, -1), int32(7), int64(7),
-		int64(math.MaxInt64), 1.5, primitive.NewDecimal128(0x3040000000000000, 7), "", "a", "b\x00c", primitive.Binary{Subtype: 2}, primitive.Binary{Subtype: 4, Data: make([]byte, 16)},
-		primitive.Binary{Data: []byte{1, 2}}, primitive.ObjectID{1}, primitive.DateTime(-5), primitive.Timestamp{T: 1, I: 2}, primitive.Timestamp{},
-		bson.D{}, bson.D{{Key: "a", Value: int32(1)}}, bson.D{{Key: "a", Value: bson.A{1, "x"}}}, primitive.JavaScript("f"), primitive.CodeWithScope{Code: "g", Scope: bson.D{}},
-		primitive.Symbol("s"), primitive.DBPointer{DB: "a.b", Pointer: primitive.ObjectID{2}},
+		primitive.MinKey{},
+		primitive.MaxKey{},
+		nil, true, false, math.NaN(), math.Inf(1), math.Inf(-1), 0.0, math.Copysign(0, -1), int32(7), int64(7),
+		int64(math.MaxInt64), 1.5, primitive.NewDecimal128(0x3040000000000000, 7), "", "a", "b\x00c",
+		primitive.Binary{Subtype: 2},
+		primitive.Binary{Subtype: 4, Data: make([]byte, 16)},
+		primitive.Binary{Data: []byte{1, 2}},
+		primitive.ObjectID{1},
+		primitive.DateTime(-5),
+		primitive.Timestamp{T: 1, I: 2},
+		primitive.Timestamp{},
+		bson.D{},
+		bson.D{{Key: "a", Value: int32(1)}},
+		bson.D{{Key: "a", Value: bson.A{1, "x"}}},
+		primitive.JavaScript("f"),
+		primitive.CodeWithScope{Code: "g", Scope: bson.D{}},
+		primitive.Symbol("s"),
+		primitive.DBPointer{DB: "a.b", Pointer: primitive.ObjectID{2}},
 	}
 }
 
@@ -110,10 +123,10 @@ func transientError(err error) bool {
 		errors.As(err, &se) && (se.HasErrorCode(91) || se.HasErrorCode(189) || se.HasErrorCode(10107) || se.HasErrorCode(11602) || se.HasErrorCode(13435) || se.HasErrorCode(112) || se.HasErrorCode(64) || se.HasErrorCode(48) || se.HasErrorCode(26) || se.HasErrorCode(20))
 }
 
-// run writes until ctx ends.
+// run writes until ctx ends; what is under way then is finished, so that the server is quiet afterwards.
 func (c *chaos) run(ctx context.Context) error {
 	for ctx.Err() == nil {
-		if err := c.step(ctx); err != nil && ctx.Err() == nil && !c.any && !transientError(err) {
+		if err := c.step(context.WithoutCancel(ctx)); err != nil && !c.any && !transientError(err) {
 			return err
 		}
 		c.writes++

@@ -219,6 +219,7 @@ func (s *script) transaction(how end, cmds ...string) {
 	case abort:
 		s.err = sess.AbortTransaction(in.ctx)
 		return
+	default: // prepared first
 	}
 	var reply struct{ PrepareTimestamp primitive.Timestamp }
 	prepare := bson.D{{Key: "prepareTransaction", Value: 1}, {Key: "writeConcern", Value: bson.D{{Key: "w", Value: "majority"}}}}
@@ -232,6 +233,7 @@ func (s *script) transaction(how end, cmds ...string) {
 		in.run("admin", bson.D{{Key: "commitTransaction", Value: 1}, {Key: "commitTimestamp", Value: reply.PrepareTimestamp}})
 	case prepareAbort:
 		in.run("admin", bson.D{{Key: "abortTransaction", Value: 1}})
+	default: // left open
 	}
 	if s.err == nil {
 		s.err = in.err

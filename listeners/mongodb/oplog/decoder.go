@@ -293,7 +293,7 @@ func (c *cursor) update(e *entry) bool {
 	if err != nil {
 		return false
 	}
-	switch dialect.UpdateOp(e.o) { //nolint:exhaustive // an update is one of two
+	switch dialect.UpdateOp(e.o) {
 	case afterimage.OpPatch:
 		c.add(afterimage.OpPatch, e.ui, key, e.o)
 	case afterimage.OpPut:

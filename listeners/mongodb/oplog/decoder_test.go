@@ -180,9 +180,13 @@ func BenchmarkDecode(b *testing.B) {
 	var entries [][]byte
 	size := 0
 	for i := range 1000 {
-		op := bson.D{{Key: "op", Value: "u"}, {Key: "ns", Value: "shop.orders"}, {Key: "ui", Value: primitive.Binary{Subtype: 4, Data: make([]byte, 16)}},
+		op := bson.D{
+			{Key: "op", Value: "u"},
+			{Key: "ns", Value: "shop.orders"},
+			{Key: "ui", Value: primitive.Binary{Subtype: 4, Data: make([]byte, 16)}},
 			{Key: "o", Value: bson.D{{Key: "$v", Value: int32(2)}, {Key: "diff", Value: bson.D{{Key: "u", Value: bson.D{{Key: "text", Value: pad}}}}}}},
-			{Key: "o2", Value: bson.D{{Key: "_id", Value: primitive.NewObjectID()}}}}
+			{Key: "o2", Value: bson.D{{Key: "_id", Value: primitive.NewObjectID()}}},
+		}
 		if i%10 == 0 {
 			op[0].Value, op[3].Value = "i", bson.D{{Key: "_id", Value: primitive.NewObjectID()}, {Key: "text", Value: pad}}
 		}

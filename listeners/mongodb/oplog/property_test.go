@@ -16,7 +16,8 @@ import (
 func same(tb interface {
 	Helper()
 	Fatalf(string, ...any)
-}, got, want *result) {
+}, got, want *result,
+) {
 	tb.Helper()
 	if len(got.changes) != len(want.changes) {
 		tb.Fatalf("%d changes, want %d", len(got.changes), len(want.changes))
@@ -161,8 +162,11 @@ func (s *simulation) insert() (bson.D, int) {
 
 func (s *simulation) entry(x *simTxn, o bson.D) bson.D {
 	return bson.D{
-		{Key: "lsid", Value: bson.D{{Key: "id", Value: int32(x.session)}}}, {Key: "txnNumber", Value: int64(x.number)}, {Key: "op", Value: "c"},
-		{Key: "ns", Value: "admin.$cmd"}, {Key: "o", Value: o},
+		{Key: "lsid", Value: bson.D{{Key: "id", Value: int32(x.session)}}},
+		{Key: "txnNumber", Value: int64(x.number)},
+		{Key: "op", Value: "c"},
+		{Key: "ns", Value: "admin.$cmd"},
+		{Key: "o", Value: o},
 		{Key: "prevOpTime", Value: bson.D{{Key: "ts", Value: stamp(x.last)}, {Key: "t", Value: int64(1)}}},
 	}
 }
