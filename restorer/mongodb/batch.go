@@ -72,9 +72,14 @@ func (b *batch) command() bson.Raw {
 	return b.cmd.end()
 }
 
-// insertPrefix is what every insert command of a table begins with.
+// insertPrefix is what every insert command of a table begins with. Ordered inserts, of capped collections, wait for the
+// majority: what a fail-over rolled back in the middle could not be put in its place later.
 func insertPrefix(coll string, ordered bool) []byte {
-	return newCommand("insert", coll).flag("ordered", ordered).flag("bypassDocumentValidation", true).written("w1")
+	concern := "w1"
+	if ordered {
+		concern = "majority"
+	}
+	return newCommand("insert", coll).flag("ordered", ordered).flag("bypassDocumentValidation", true).written(concern)
 }
 
 // original returns a copy of document i as the source holds it.

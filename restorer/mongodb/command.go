@@ -49,7 +49,7 @@ func (c command) end() bson.Raw {
 	return bson.Raw(c)
 }
 
-// writeConcern of all writes while loading: the majority is waited for once per table, when it is read back.
+// written adds a write concern: w:1 while loading, as the majority is waited for once, when the table is read back.
 func (c command) written(concern string) command {
 	w := newDocument()
 	if concern == "majority" {

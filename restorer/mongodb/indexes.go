@@ -62,7 +62,7 @@ func (r *run) createIndexes(ctx context.Context, p *plannedTable, ignoreUnknown 
 		// The default waits for all voting members, so one that is down would hold the restore up for ever.
 		cmd = cmd.str("commitQuorum", "majority")
 	}
-	_, err := r.target.run(ctx, p.db, cmd.written("w1").end())
+	_, err := r.target.run(ctx, p.db, cmd.written("majority").end())
 	return err
 }
 

@@ -149,6 +149,7 @@ func TestVerifySeesDamage(t *testing.T) {
 		o := Options{URI: uri, Source: m, At: at(), Progress: func(p restorer.Progress) {
 			if p.Phase == "verify" {
 				command1(t, client, "dlost", ext(t, `{"delete":"docs","deletes":[{"q":{"_id":{"$lt":200}},"limit":0}]}`))
+				command1(t, client, "dlost", ext(t, `{"update":"docs","updates":[{"q":{"_id":970},"u":{"$set":{"when":{"$timestamp":{"t":0,"i":1}}}}}]}`))
 			}
 		}}
 		if rep, err := Restore(context.Background(), o); err != nil || !rep.Namespaces[0].Verified {
@@ -338,4 +339,51 @@ func settle(t *testing.T, c *mongo.Client) {
 		}
 		runtime.Gosched()
 	}
+}
+
+// TestRestoreThroughFailOver kills the primary of the target in the middle, twice.
+func TestRestoreThroughFailOver(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
+	defer cancel()
+	rs, err := harness.StartReplicaSet(ctx, harness.Options{Members: 3, TTLMonitorOff: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := rs.Stop(); err != nil {
+			t.Error(err)
+		}
+	}()
+	m := newMemory()
+	m.table(t, "big.docs", bulk(60_000)...)
+	cappedTable(t, m, "big.cap", bulk(20_000))
+	m.at = func(ns string, n int) {
+		if ns != "big.docs" || n != 20_000 && n != 45_000 {
+			return
+		}
+		p, err := rs.WaitPrimary(ctx)
+		if err == nil {
+			err = p.Kill()
+		}
+		if err == nil {
+			_, err = rs.WaitPrimary(ctx)
+		}
+		if err == nil {
+			err = p.Restart(ctx)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	rep, err := Restore(ctx, Options{URI: rs.URI(), Source: m, At: at()})
+	if err != nil {
+		t.Fatalf("%v %+v", err, rep)
+	}
+	m.at = nil
+	client, err := mongo.Connect(ctx, clientOptions(rs.URI()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = client.Disconnect(context.Background()) }()
+	equal(t, m, read(t, client, "big"), itself)
 }

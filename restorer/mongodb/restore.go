@@ -231,7 +231,11 @@ func (r *run) held(h restorer.HeldTTL) {
 	r.report.Held = append(r.report.Held, h)
 }
 
+// jsonOf prints a document; the driver panics on some bytes that are none.
 func jsonOf(doc []byte) string {
+	if !sound(doc, 0) {
+		return "(not a document)"
+	}
 	b, err := bson.MarshalExtJSON(bson.Raw(doc), true, false)
 	if err != nil {
 		return "(not printable)"

@@ -113,7 +113,7 @@ func (t *target) drop(ctx context.Context, db, name string) error {
 
 // create sends a create command. Options that it refuses and the catalog holds all the same go in as an oplog entry.
 func (t *target) create(ctx context.Context, db string, cmd bson.Raw) error {
-	_, err := t.run(ctx, db, cmd)
+	_, err := t.run(ctx, db, durable(cmd))
 	if err == nil || !hasCode(err, codeInvalidOptions, codeBadValue, codeUnknownField) {
 		return wrap("create", err)
 	}
@@ -121,6 +121,12 @@ func (t *target) create(ctx context.Context, db string, cmd bson.Raw) error {
 		return fmt.Errorf("create: %w (and as an oplog entry: %w)", err, second)
 	}
 	return nil
+}
+
+// durable adds a majority write concern: a collection that is rolled back comes again with the next insert, without its
+// options.
+func durable(cmd bson.Raw) bson.Raw {
+	return append(newDocument(), elements(cmd)...).written("majority").end()
 }
 
 func wrap(what string, err error) error {

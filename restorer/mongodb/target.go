@@ -126,7 +126,7 @@ var transientCodes = []int{11600, 11602, 10107, 13435, 13436, 189, 91, 7, 6, 89,
 
 // applyOps sends operations as the oplog writes them; the server applies them more literally than commands.
 func (t *target) applyOps(ctx context.Context, ops ...[]byte) error {
-	cmd := newDocument().array("applyOps", ops...).flag("bypassDocumentValidation", true).written("w1").end()
+	cmd := newDocument().array("applyOps", ops...).flag("bypassDocumentValidation", true).written("majority").end()
 	if _, err := t.run(ctx, "admin", cmd); err != nil {
 		return fmt.Errorf("applyOps: %w", err)
 	}

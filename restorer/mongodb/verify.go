@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/zeebo/xxh3"
 	"go.mongodb.org/mongo-driver/mongo"
 
@@ -46,12 +47,12 @@ func partition(doc []byte) uint64 {
 	return xxh3.Hash(id) % partitions
 }
 
-// verify reads the target back, as a majority of its members holds it, and compares. What is missing is written once
-// more (a fail-over may have rolled it back); then what still differs is reported by _id.
+// verify reads the target back, as a majority of its members holds it, and compares. What a fail-over may have rolled back
+// is written once more; then what still differs is reported by _id.
 func (l *loader) verify(ctx context.Context) error {
 	for try := 0; ; try++ {
-		got := &tally{}
-		if err := l.readBack(ctx, func(doc []byte) { got.add(doc) }); err != nil {
+		got, err := l.tally(ctx)
+		if err != nil {
 			return err
 		}
 		if got.parts == l.want.parts {
@@ -62,11 +63,11 @@ func (l *loader) verify(ctx context.Context) error {
 			l.rep.Verified = true
 			return nil
 		}
-		missing, err := l.differences(ctx, got)
+		repairable, err := l.differences(ctx, got)
 		if err != nil {
 			return err
 		}
-		if try > 0 || missing == 0 || l.ordered() {
+		if try > 0 || repairable == 0 || l.ordered() {
 			l.run.opts.Metrics.mismatches.Add(float64(len(l.rep.Mismatch)))
 			return nil
 		}
@@ -76,6 +77,21 @@ func (l *loader) verify(ctx context.Context) error {
 		l.rep.Mismatch = nil
 	}
 }
+
+// tally sums up the target collection, from the start again when a fail-over ends the reading.
+func (l *loader) tally(ctx context.Context) (*tally, error) {
+	return backoff.Retry(ctx, func() (*tally, error) {
+		got := &tally{}
+		err := l.readBack(ctx, got.add)
+		if err != nil && !transient(err) && !hasCode(err, cursorCodes...) {
+			err = backoff.Permanent(err)
+		}
+		return got, err
+	}, patience()...)
+}
+
+// cursorCodes: the cursor is not there any more, or was killed.
+var cursorCodes = []int{43, 175, 237}
 
 // readBack calls f with every document of the target collection, in natural order.
 func (l *loader) readBack(ctx context.Context, f func(doc []byte)) error {
@@ -117,13 +133,14 @@ const heldMax = 1 << 20
 // mismatchesMax bounds the report.
 const mismatchesMax = 100
 
-// differences names what differs, reading the differing partitions of both sides again. It returns how many are missing.
-func (l *loader) differences(ctx context.Context, got *tally) (missing int, err error) {
+// differences names what differs, reading the differing partitions of both sides again. It returns
+// how many a fail-over may have taken: those that are missing or lack their exact fix.
+func (l *loader) differences(ctx context.Context, got *tally) (repairable int, err error) {
 	group := make(map[uint64]bool)
 	var held uint64
 	flush := func() error {
 		n, err := l.compare(ctx, group)
-		missing += n
+		repairable += n
 		clear(group)
 		held = 0
 		return err
@@ -135,15 +152,15 @@ func (l *loader) differences(ctx context.Context, got *tally) (missing int, err 
 		group[uint64(i)] = true
 		if held += got.parts[i].count; held > heldMax {
 			if err := flush(); err != nil {
-				return missing, err
+				return repairable, err
 			}
 		}
 	}
-	return missing, flush()
+	return repairable, flush()
 }
 
 // compare reads the partitions in group from both sides.
-func (l *loader) compare(ctx context.Context, group map[uint64]bool) (missing int, err error) {
+func (l *loader) compare(ctx context.Context, group map[uint64]bool) (repairable int, err error) {
 	if len(group) == 0 {
 		return 0, nil
 	}
@@ -164,9 +181,12 @@ func (l *loader) compare(ctx context.Context, group map[uint64]bool) (missing in
 		delete(there, idKey(doc))
 		switch {
 		case !ok:
-			missing++
+			repairable++
 			l.mismatch(idText(doc), "is missing")
 		case h != xxh3.Hash128(doc):
+			if c := bytes.Clone(doc); setPlaceholders(c) != nil && h == xxh3.Hash128(c) {
+				repairable++ // the fix was rolled back, the insert was not
+			}
 			l.mismatch(idText(doc), "differs")
 		}
 		return nil
@@ -174,7 +194,7 @@ func (l *loader) compare(ctx context.Context, group map[uint64]bool) (missing in
 	for id := range there {
 		l.mismatch(valueText(id[0], []byte(id[1:])), "is not in the source: written by someone else while the restore ran")
 	}
-	return missing, err
+	return repairable, err
 }
 
 func (l *loader) mismatch(id, problem string) {

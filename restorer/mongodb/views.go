@@ -36,7 +36,7 @@ func (r *run) view(ctx context.Context, v *plannedView, rep *restorer.NamespaceR
 	}
 	cmd := newCommand("create", v.name)
 	cmd = append(cmd, elements(without(v.row, "_id"))...)
-	_, refused := r.target.run(ctx, v.db, cmd.end())
+	_, refused := r.target.run(ctx, v.db, durable(cmd.end()))
 	if ctx.Err() != nil || refused != nil && transient(refused) {
 		return refused
 	}

@@ -151,3 +151,42 @@ func clearPlaceholders(doc []byte, names []span) {
 }
 
 func (e element) btype() bsontype.Type { return bsontype.Type(e.typ) }
+
+// depthMax is deeper than any server nests documents.
+const depthMax = 300
+
+// sound reports whether doc is well formed all the way down.
+func sound(doc []byte, depth int) bool {
+	good := depth < depthMax
+	err := walk(doc, func(e element) bool {
+		good = good && soundValue(e.typ, doc[e.value:e.end], depth+1)
+		return good
+	})
+	return good && err == nil
+}
+
+func soundValue(typ byte, v []byte, depth int) bool {
+	switch typ {
+	case typeString, 0x0D, 0x0E:
+		return v[len(v)-1] == 0
+	case typeDocument, typeArray:
+		return sound(v, depth)
+	case 0x05:
+		if v[4] != 2 { // only the old binary type has an inner length
+			return true
+		}
+		inner := valueSize(typeString, v[5:])
+		return len(v) == 5 || inner < 0 && len(v) == 9 || inner == len(v)-5
+	case 0x08:
+		return v[0] < 2
+	case 0x0C:
+		return v[len(v)-13] == 0
+	case 0x0F:
+		if len(v) < 14 {
+			return false
+		}
+		n := valueSize(typeString, v[4:])
+		return n >= 5 && n <= len(v)-9 && v[3+n] == 0 && sound(v[4+n:], depth)
+	}
+	return true
+}
