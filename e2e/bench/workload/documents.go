@@ -94,7 +94,7 @@ func (g *Generator) Order(n int) bson.Raw {
 		items[k] = shut(d, i)
 	}
 	i, d := open()
-	d = bsoncore.AppendObjectIDElement(d, "_id", orderID(n))
+	d = bsoncore.AppendObjectIDElement(d, "_id", OrderID(n))
 	d = bsoncore.AppendInt64Element(d, "seq", int64(n))
 	d = bsoncore.AppendStringElement(d, "customer", customerID(g.To(100000)))
 	d = bsoncore.AppendStringElement(d, "status", states[g.To(8)])
@@ -192,7 +192,8 @@ func (g *Generator) setCustomer(rev int) []byte {
 	return shut(d, i)
 }
 
-func orderID(n int) (id primitive.ObjectID) {
+// OrderID is the _id of order n.
+func OrderID(n int) (id primitive.ObjectID) {
 	text := fmt.Sprintf("%08x%016x", 0x67000000+n/16, 0x5ca1ab1e00000000+n)
 	if _, err := hex.Decode(id[:], []byte(text)); err != nil {
 		panic(err) // twenty-four hex digits

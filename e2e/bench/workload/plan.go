@@ -90,7 +90,7 @@ func NewPlan(seed uint32, docs, ops int) *Plan {
 }
 
 // HotOrder is the _id of the order that is written most often.
-func (p *Plan) HotOrder() string { return orderID(p.orders.keys[0]).Hex() }
+func (p *Plan) HotOrder() string { return OrderID(p.orders.keys[0]).Hex() }
 
 // Next draws a batch of n operations, fewer at the end, none when all are drawn.
 func (p *Plan) Next(n int) (Batch, bool) {
@@ -164,7 +164,7 @@ func operator(name string, fields []byte) bson.Raw {
 
 func filter(order bool, n int) bson.Raw {
 	if order {
-		return bsoncore.BuildDocument(nil, bsoncore.AppendObjectIDElement(nil, "_id", orderID(n)))
+		return bsoncore.BuildDocument(nil, bsoncore.AppendObjectIDElement(nil, "_id", OrderID(n)))
 	}
 	return bsoncore.BuildDocument(nil, bsoncore.AppendStringElement(nil, "_id", customerID(n)))
 }
