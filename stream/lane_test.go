@@ -224,7 +224,7 @@ func TestSecondFlightDoesNotLandBehindARival(t *testing.T) {
 // raceTo publishes random batches until position to is in the stream.
 func raceTo(ctx context.Context, l *Lane, to uint64, step func() uint64) error {
 	for {
-		last, err := l.Last(ctx)
+		last, err := own.Last(ctx)
 		if err != nil {
 			return err
 		}
@@ -313,6 +313,76 @@ func TestFullStreamWaitsForTrim(t *testing.T) {
 			if err := reader.Trim(ctx, seq); err != nil {
 				t.Fatal(err)
 			}
+		}
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+func messages(t *testing.T, l *Lane) uint64 {
+	t.Helper()
+	info, err := l.stream.Info(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.State.Msgs
+}
+
+// TestCompactorBeginsWhileThePublisherWaits fills the stream and begins the compactor's side anew (as after a failed
+// commit): on a lane of its own it must not wait for the publisher, who waits for it to make room.
+func TestCompactorBeginsWhileThePublisherWaits(t *testing.T) {
+	b := openBus(t, Options{MaxBytes: 1 << 20})
+	l := openLane(t, b, "rs0")
+	mustLast(t, l)
+	ctx := testContext(t)
+	done := make(chan error, 1)
+	go func() {
+		for i := range uint64(40) {
+			if err := l.Publish(ctx, batchAt(i, i+1, 100_000)); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- l.Flush(ctx)
+	}()
+	own := openLane(t, b, "rs0")
+	for messages(t, own) < 9 { // of some ten that fit
+		if err := pause(ctx, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	began := make(chan afterimage.Last, 1)
+	go func() {
+		last, err := own.Last(ctx)
+		if err != nil {
+			t.Error(err)
+		}
+		began <- last
+	}()
+	select {
+	case last := <-began:
+		if last.Seq == 0 {
+			t.Error("nothing in a full stream")
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("Last waits for a publisher that waits for room")
+	}
+	r, err := own.Read(ctx, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	for i := range uint64(40) {
+		got, seq, err := r.Next(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.From.Hi != i {
+			t.Fatalf("message %d: batch from %d, want %d", seq, got.From.Hi, i)
+		}
+		if err := own.Trim(ctx, seq); err != nil {
+			t.Fatal(err)
 		}
 	}
 	if err := <-done; err != nil {

@@ -155,9 +155,15 @@ func (p *protector) run(ctx context.Context) error {
 			return err
 		}
 		p.health.set(p.source.Name, committer.State)
+		// A lane of its own: the listener's is busy for as long as a full stream keeps its publisher waiting, and only the
+		// compactor makes room.
+		own, err := bus.Lane(ctx, id.Lane)
+		if err != nil {
+			return err
+		}
 		c := compactor.New(compactor.Options{
 			Source: p.source.Name, Bucket: b, Committer: committer, Dialect: mongodb.New(),
-			Lanes: map[string]compactor.Lane{id.Lane: compactLane{lane}}, Logger: a.log, Registerer: reg,
+			Lanes: map[string]compactor.Lane{id.Lane: compactLane{own}}, Logger: a.log, Registerer: reg,
 		})
 		g.Go(func() error { return c.Run(ctx) })
 	}
