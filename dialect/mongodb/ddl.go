@@ -189,7 +189,7 @@ func sameKey(spec, pattern []byte) bool {
 
 // collMod applies the new values in o; o2 holds old ones only.
 func (r *CatalogRow) collMod(o []byte) error {
-	return eachField(o, func(name string, f field) error {
+	err := eachField(o, func(name string, f field) error {
 		typ, value := f.typ(o), f.val(o)
 		switch name {
 		case "index":
@@ -236,6 +236,34 @@ func (r *CatalogRow) collMod(o []byte) error {
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	return r.validationDefaults(o)
+}
+
+// validationDefaults writes level and action out, as the server does with whichever of the three validation options it changes.
+func (r *CatalogRow) validationDefaults(o []byte) error {
+	changed := false
+	for _, name := range []string{"validator", "validationLevel", "validationAction"} {
+		_, ok, err := lookup(o, name)
+		if err != nil {
+			return err
+		}
+		changed = changed || ok
+	}
+	if !changed {
+		return nil
+	}
+	for _, option := range [][2]string{{"validationLevel", "strict"}, {"validationAction", "error"}} {
+		if _, ok, err := lookup(r.Options, option[0]); err != nil {
+			return err
+		} else if !ok {
+			text := binary.LittleEndian.AppendUint32(nil, uint32(len(option[1])+1))
+			r.setOption(option[0], typeString, append(append(text, option[1]...), 0))
+		}
+	}
+	return nil
 }
 
 func (r *CatalogRow) collModIndex(change []byte) error {
