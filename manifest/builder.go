@@ -22,6 +22,8 @@ type Builder struct {
 	ended  map[afterimage.TableID]bool
 	fresh  int // lanes added by this edit
 	window map[afterimage.TableID][]Interval
+	cut    map[afterimage.TableID]bool // a gap cut the scan off: what was read before it tells nothing of after it
+	loose  []string                    // segments of scans that came to nothing
 }
 
 // A batch can come twice: after a crash between a commit and the trimming of the stream. Its changes are cut by position;
@@ -35,6 +37,7 @@ func NewBuilder(state *State) *Builder {
 		scans:  map[afterimage.TableID]Scan{},
 		ended:  map[afterimage.TableID]bool{},
 		window: map[afterimage.TableID][]Interval{},
+		cut:    map[afterimage.TableID]bool{},
 	}
 }
 
@@ -73,6 +76,7 @@ func (b *Builder) Batch(batch *afterimage.Batch, seq uint64) (Lane, error) {
 			g := Gap{Lane: l.ID, From: before.Horizon, To: l.StartTime, Reason: "the log of lane " + l.Name + " belongs to another replica set since"}
 			b.edit.AddGaps = append(b.edit.AddGaps, g)
 			b.closeWindows(g.From)
+			b.cutScans(before.ID)
 		}
 		before = l
 		b.lanes[batch.Lane] = &LaneEdit{}
@@ -122,6 +126,7 @@ func (b *Builder) note(lane afterimage.LaneID, n *Note) {
 		if !slices.Contains(b.state.Gaps, g) {
 			b.edit.AddGaps = append(b.edit.AddGaps, g)
 			b.closeWindows(n.From)
+			b.cutScans(lane)
 		}
 	case NoteUncertified:
 		u := Uncertified{Lane: lane, Table: n.Table, Time: n.Time, Reason: n.Reason}
@@ -137,9 +142,10 @@ func (b *Builder) note(lane afterimage.LaneID, n *Note) {
 func (b *Builder) beginScan(lane afterimage.LaneID, id afterimage.TableID) {
 	w := b.windows(id)
 	_, running := b.scan(id)
-	if running || w != nil && (len(w) == 0 || w[len(w)-1].To == 0) {
+	if running || !b.cut[id] && w != nil && (len(w) == 0 || w[len(w)-1].To == 0) {
 		return
 	}
+	delete(b.cut, id)
 	b.scans[id] = Scan{Lane: lane}
 	delete(b.ended, id)
 	if w != nil {
@@ -164,6 +170,7 @@ func (b *Builder) noteRange(n *Note) {
 	}
 	if n.Dropped {
 		b.ended[n.Table] = true
+		b.loose = append(b.loose, scan.Segments...)
 		return
 	}
 	if len(n.Segments) > 0 && slices.Contains(scan.Segments, n.Segments[0].ID) {
@@ -238,6 +245,51 @@ func (b *Builder) closeWindows(t afterimage.Time) {
 	}
 }
 
+// cutScans ends the lane's scans at a gap. Rows read before it may have changed or gone unseen, so none of them may get into
+// an image; the NoteScan that follows begins those anew that are still there.
+func (b *Builder) cutScans(lane afterimage.LaneID) {
+	for _, scans := range []map[afterimage.TableID]Scan{b.state.Scans, b.scans} {
+		for id := range scans {
+			if s, running := b.scan(id); running && s.Lane == lane {
+				b.loose = append(b.loose, s.Segments...)
+				b.ended[id], b.cut[id] = true, true
+			}
+		}
+	}
+}
+
+// removeLoose dooms segments of scans that came to nothing, unless something else is in them: small tables share one.
+func (b *Builder) removeLoose(e *Edit) {
+	if len(b.loose) == 0 {
+		return
+	}
+	used := map[string]bool{}
+	use := func(ids []string) {
+		for _, id := range ids {
+			used[id] = true
+		}
+	}
+	for id, s := range b.state.Scans {
+		if _, changed := b.scans[id]; !changed && !b.ended[id] {
+			use(s.Segments)
+		}
+	}
+	for _, s := range e.SetScans {
+		use(s.Segments)
+	}
+	for _, images := range [][]Image{b.state.Images, e.AddImages} {
+		for _, im := range images {
+			use(im.Segments)
+		}
+	}
+	slices.Sort(b.loose)
+	for _, id := range slices.Compact(b.loose) {
+		if !used[id] && b.has(id) {
+			e.RemoveSegments = append(e.RemoveSegments, id)
+		}
+	}
+}
+
 // Edit returns the edit. The builder must not be used afterwards.
 func (b *Builder) Edit() Edit {
 	e := b.edit
@@ -263,5 +315,6 @@ func (b *Builder) Edit() Edit {
 	if len(b.window) > 0 {
 		e.SetWindows = b.window
 	}
+	b.removeLoose(&e)
 	return e
 }

@@ -126,6 +126,50 @@ func TestGapClosesWindows(t *testing.T) {
 	}
 }
 
+// TestGapCutsScans lets a gap begin while tables are scanned: what was read before it must not be in the image, as rows may
+// have been deleted in the gap, and a table that went in the gap must not be waited for.
+func TestGapCutsScans(t *testing.T) {
+	image := func(id string, n byte) []segment.Meta { return []segment.Meta{meta(id, segment.Image, 15, 15, n)} }
+	s := take(t, NewState(), afterimage.Batch{BatchHeader: header(1, 10, 20), Notes: [][]byte{
+		note(t, Note{Kind: NoteScan, Tables: []afterimage.TableID{table(1), table(2), table(3), table(4)}}),
+		note(t, Note{Kind: NoteRange, Table: table(1), MinTime: 15, Time: 15, Segments: image("old", 1), Resume: []byte("x")}),
+		note(t, Note{Kind: NoteRange, Table: table(2), MinTime: 15, Time: 15, Segments: image("shared", 2), Resume: []byte("x")}),
+		note(t, Note{Kind: NoteRange, Table: table(3), MinTime: 15, Time: 15, Segments: image("shared", 2), Done: true}),
+		note(t, Note{Kind: NoteRange, Table: table(4), MinTime: 15, Time: 15, Segments: image("dropped", 4), Resume: []byte("x")}),
+		note(t, Note{Kind: NoteRange, Table: table(4), Dropped: true}),
+	}})
+	gap := afterimage.Batch{BatchHeader: header(2, 50, 60), Notes: [][]byte{
+		note(t, Note{Kind: NoteGap, From: 20, To: 50, Reason: "oplog rolled over"}),
+		note(t, Note{Kind: NoteScan, Tables: []afterimage.TableID{table(1), table(3)}}),
+	}}
+	s = take(t, s, gap)
+	if _, ok := s.Scans[table(2)]; ok || len(s.Scans) != 2 || len(s.Scans[table(1)].Segments) != 0 {
+		t.Errorf("scans after the gap: %s", asJSON(t, s.Scans))
+	}
+	s = take(t, s, afterimage.Batch{BatchHeader: header(2, 60, 70), Notes: [][]byte{
+		note(t, Note{Kind: NoteRange, Table: table(1), MinTime: 65, Time: 65, Segments: []segment.Meta{meta("new", segment.Image, 65, 65, 1)}, Done: true}),
+	}})
+	if im := s.Images[len(s.Images)-1]; im.MinTime != 65 || !slices.Equal(im.Segments, []string{"new"}) {
+		t.Errorf("image %+v, want only what was read after the gap", im)
+	}
+	if want := []Interval{{From: 65}}; !slices.Equal(s.Windows[table(1)], want) {
+		t.Errorf("window %v, want %v", s.Windows[table(1)], want)
+	}
+	for id, live := range map[string]bool{"old": false, "dropped": false, "shared": true, "new": true} {
+		if _, ok := s.Segments[id]; ok != live {
+			t.Errorf("segment %s is live: %v, want %v", id, ok, live)
+		}
+	}
+	before := asJSON(t, s)
+	s.Lanes[0].Covered = afterimage.Position{Hi: 60} // so that the batch is not passed over as a whole
+	again := take(t, s, gap)
+	again.Number, again.Lanes[0] = s.Number, s.Lanes[0]
+	again.Lanes[0].Covered = afterimage.Position{Hi: 70}
+	if asJSON(t, again) != before {
+		t.Errorf("the gap that came again changed the state:\n%s\n%s", before, asJSON(t, again))
+	}
+}
+
 // TestNewIncarnation replaces the replica set under a lane's name: a gap lies between, and the old log does not hold
 // the horizon back.
 func TestNewIncarnation(t *testing.T) {
