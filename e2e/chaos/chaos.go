@@ -59,8 +59,12 @@ type Chaos struct {
 
 	mu    sync.Mutex
 	colls map[string]kind // by namespace: what documents may go to
-	chain sync.Mutex      // held by the one chained transaction
-	huge  int             // documents of the greatest size so far
+	// A user's applyOps waits for the whole server, and a transaction that prepares for secondaries that then can't read the log:
+	// they exclude each other. Held for reading by every transaction.
+	txns sync.RWMutex
+
+	chain sync.Mutex // held by the one chained transaction
+	huge  int        // documents of the greatest size so far
 
 	ledger ledger
 
@@ -284,11 +288,11 @@ func (w *worker) documents(ctx context.Context) error {
 	return nil
 }
 
-// definitions does DDL, a tenth as often as there are turns.
+// definitions does DDL at every second of its turns.
 func (w *worker) definitions(ctx context.Context) error {
 	defer w.cl.Close()
 	for w.tick(ctx) {
-		if w.r.IntN(3) != 0 {
+		if w.r.IntN(2) == 0 {
 			continue
 		}
 		w.ddl.RLock()

@@ -4,7 +4,6 @@ package chaos_test
 
 import (
 	"context"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -24,7 +23,7 @@ func TestChaosOnEveryVersion(t *testing.T) {
 }
 
 func testChaos(t *testing.T, version string) {
-	rs := harnesstest.ReplicaSet(t, harness.Options{Version: version, CacheGB: 1, Dir: os.Getenv("KEEPDIR")})
+	rs := harnesstest.ReplicaSet(t, harness.Options{Version: version, CacheGB: 1})
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
 	c, err := chaos.New(ctx, chaos.Options{URI: rs.URI(), Version: version, Seed: 1, Rate: 400})
@@ -93,7 +92,7 @@ func snapshot(t *testing.T, ctx context.Context, c *chaos.Chaos, cl *wire.Client
 	at := wire.OperationTime(reply)
 	var states [2]*judge.State
 	for i := range states {
-		if states[i], err = cat.Read(ctx, cl, at, bodies); err != nil {
+		if states[i], err = cat.Read(ctx, cl, judge.When{At: at}, bodies); err != nil {
 			t.Fatal(err)
 		}
 	}

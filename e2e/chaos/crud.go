@@ -281,8 +281,22 @@ func applyOps(ctx context.Context, w *worker) error {
 	if w.r.IntN(3) == 0 {
 		ops = append(ops, wire.D("op", "d", "ns", ns, "o", wire.D("_id", id)))
 	}
+	w.txns.Lock()
+	defer w.txns.Unlock()
 	_, err := w.cl.Run(ctx, "admin", wire.D("applyOps", wire.A(ops...)))
 	return err
+}
+
+// heavy is the collection for what is large, so that not all of them become so.
+func (w *worker) heavy() (db, name string, ok bool) {
+	w.mu.Lock()
+	k, there := w.colls["shop.c0"]
+	w.mu.Unlock()
+	if there && k == plain {
+		return "shop", "c0", true
+	}
+	db, name, _, ok = w.some(plain)
+	return db, name, ok && w.r.IntN(4) == 0
 }
 
 // large writes a document of a megabyte or two; thrice in a run, one of the greatest size.
@@ -298,11 +312,11 @@ func large(ctx context.Context, w *worker) error {
 		size = most - w.r.IntN(2)
 	}
 	w.mu.Unlock()
-	db, name, _, ok := w.some(plain)
+	db, name, ok := w.heavy()
 	if !ok {
 		return errNothing
 	}
-	id := wire.V("large" + strconv.Itoa(w.r.IntN(4)))
+	id := wire.V("large" + strconv.Itoa(w.r.IntN(3)))
 	if _, err := w.cl.Run(ctx, db, wire.D("delete", name, "deletes", wire.A(wire.D("q", wire.D("_id", id), "limit", 1)))); err != nil {
 		return err
 	}

@@ -403,6 +403,8 @@ func role(ctx context.Context, w *worker) error {
 // applyCommand makes a collection, or an index, by a user's applyOps.
 func applyCommand(ctx context.Context, w *worker) error {
 	db, name := w.newName()
+	w.txns.Lock()
+	defer w.txns.Unlock()
 	err := w.run(ctx, "admin", wire.D("applyOps", wire.A(wire.D("op", "c", "ns", db+".$cmd", "o", wire.D("create", name, "idIndex", wire.D("v", 2, "key", wire.D("_id", 1), "name", "_id_"))))))
 	if err == nil {
 		w.know(db+"."+name, plain)

@@ -34,6 +34,8 @@ type ending func(context.Context) error
 
 // transaction does a few writes in one to three collections and ends.
 func (w *worker) transaction(ctx context.Context, end ending) error {
+	w.txns.RLock()
+	defer w.txns.RUnlock()
 	w.txn++
 	first := true
 	for range 1 + w.r.IntN(4) {
@@ -67,7 +69,9 @@ func (w *worker) chained(ctx context.Context, end ending) error {
 		return errNothing
 	}
 	defer w.chain.Unlock()
-	db, name, _, ok := w.some(plain)
+	w.txns.RLock()
+	defer w.txns.RUnlock()
+	db, name, ok := w.heavy()
 	if !ok {
 		return errNothing
 	}

@@ -90,10 +90,16 @@ func (cat *Catalog) indexes(ctx context.Context, c *wire.Client, e entry) error 
 	})
 }
 
-// Read reads the documents at a time and joins them with the catalog. With a time, documents are snapshot reads at exactly
-// that time; capped collections, which refuse them, stay unread, and users are read as they are now. With the zero
-// time everything is what is there now.
-func (cat *Catalog) Read(ctx context.Context, c *wire.Client, at wire.TS, bodies *Bodies) (*State, error) {
+// When says of which time documents are read. With At they are snapshot reads at exactly that time, but for users, which are
+// read as they are now, and for capped collections, which refuse them: those are read as they are now when the server is
+// Quiesced, else not at all. Without At everything is what is there now.
+type When struct {
+	At       wire.TS
+	Quiesced bool
+}
+
+// Read reads the documents and joins them with the catalog.
+func (cat *Catalog) Read(ctx context.Context, c *wire.Client, when When, bodies *Bodies) (*State, error) {
 	s := &State{Namespaces: map[string]*Namespace{}, bodies: bodies}
 	for _, e := range cat.entries {
 		ns := e.db + "." + e.name
@@ -102,9 +108,12 @@ func (cat *Catalog) Read(ctx context.Context, c *wire.Client, at wire.TS, bodies
 		if n.Kind == "view" {
 			continue
 		}
+		at := when.At
 		if n.Capped && at != (wire.TS{}) {
-			n.Unread = true
-			continue
+			if at = (wire.TS{}); !when.Quiesced {
+				n.Unread = true
+				continue
+			}
 		}
 		n.Docs = map[string]hash{}
 		if err := c.Each(ctx, e.db, findAll(e, at), digest{&n, bodies}.add); err != nil {
@@ -138,5 +147,5 @@ func ReadServer(ctx context.Context, c *wire.Client, bodies *Bodies) (*State, er
 	if err != nil {
 		return nil, err
 	}
-	return cat.Read(ctx, c, wire.TS{}, bodies)
+	return cat.Read(ctx, c, When{}, bodies)
 }
