@@ -77,11 +77,14 @@ func (c *Compactor) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// laneID is the number that the manifest gives, or will give, to a lane.
+// laneID is the number that stands in the rows of a lane: that of its first incarnation. A set that took another's place
+// keeps it, as rows of a first image bear it too, and rows fold per number.
 func (c *Compactor) laneID(name string) afterimage.LaneID {
 	s := c.committer.State()
-	if l, ok := s.Lane(name); ok {
-		return l.ID
+	for _, l := range s.Lanes {
+		if l.Name == name {
+			return l.ID
+		}
 	}
 	return afterimage.LaneID(len(s.Lanes))
 }
