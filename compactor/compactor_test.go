@@ -189,7 +189,7 @@ func compact(t *testing.T, b bucket.Bucket, tp *tape, goal afterimage.Position, 
 	}
 	c := New(Options{
 		Source: "s", Bucket: b, Committer: committer, Dialect: lastWrite{}, Lanes: map[string]Lane{"rs0": tp}, Policy: p,
-		LevelZeroBytes: 400, CommitEvery: time.Millisecond, RetryAfter: time.Millisecond,
+		LevelZeroBytes: 2000, CommitEvery: time.Millisecond, RetryAfter: time.Millisecond,
 		Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
 	})
 	done := make(chan error, 1)

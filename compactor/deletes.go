@@ -3,6 +3,7 @@ package compactor
 import (
 	"encoding/binary"
 	"encoding/json"
+	"maps"
 	"time"
 
 	"github.com/afterimagedb/afterimage"
@@ -25,6 +26,7 @@ type Event struct {
 // deleteWatch notices mass deletes, which an operator looks for when something went wrong.
 type deleteWatch struct {
 	raised map[afterimage.TableID]int64 // wall clock (ms) of the last event
+	fresh  map[afterimage.TableID]int64 // the same of what is not committed yet
 	counts map[afterimage.TableID]*deleteCount
 }
 
@@ -33,13 +35,17 @@ type deleteCount struct {
 	first            *afterimage.Change
 }
 
+// committed says that the events returned last are durable. Those of a flush that failed come again.
+func (w *deleteWatch) committed() { maps.Copy(w.raised, w.fresh) }
+
 // events returns a change of the events table for each mass delete in the memtable.
 func (w *deleteWatch) events(m *memtable) []afterimage.Change {
+	clear(w.fresh)
 	if len(m.changes) < massDeleteMin {
 		return nil
 	}
 	if w.counts == nil {
-		w.counts, w.raised = map[afterimage.TableID]*deleteCount{}, map[afterimage.TableID]int64{}
+		w.counts, w.raised, w.fresh = map[afterimage.TableID]*deleteCount{}, map[afterimage.TableID]int64{}, map[afterimage.TableID]int64{}
 	}
 	clear(w.counts)
 	for i := range m.changes {
@@ -63,7 +69,7 @@ func (w *deleteWatch) events(m *memtable) []afterimage.Change {
 			continue
 		}
 		quiet := n.first.Wall-w.raised[id] < massDeleteQuiet.Milliseconds()
-		w.raised[id] = n.first.Wall
+		w.fresh[id] = n.first.Wall
 		if quiet {
 			continue
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -37,6 +38,8 @@ type ingest struct {
 	lane    Lane
 	table   memtable
 	pending []pendingBatch // headers and notes of batches whose changes are in table
+	base    manifest.Lane  // the lane when the oldest pending batch came in: what table was cut by
+	whole   bool           // read the stream from its start: the manifest's sequence, a hint, has misled
 	since   time.Time      // when the oldest pending batch came in
 	urgent  bool           // a pending batch has notes: commit soon
 	deletes deleteWatch
@@ -56,11 +59,14 @@ func (in *ingest) run(ctx context.Context) error {
 		}
 		in.drop()
 		switch {
+		case errors.Is(err, manifest.ErrBroken) && !in.whole:
+			in.whole = true // a stream that was made anew counts anew: the batches may be there, before the hint
+			continue
 		case errors.Is(err, manifest.ErrBroken):
 			in.c.log.Error("batches are missing in the stream; it is emptied and the listener reads its log again", "lane", in.name, "error", err)
 			in.c.metrics.broken.WithLabelValues(in.name).Inc()
-			if err := in.lane.Reset(ctx); err != nil {
-				in.c.log.Error("stream can't be reset, trying again", "lane", in.name, "error", err)
+			if err := in.reset(ctx); err != nil {
+				return err
 			}
 		case errors.Is(err, afterimage.ErrHalt):
 			return err
@@ -68,6 +74,21 @@ func (in *ingest) run(ctx context.Context) error {
 			in.c.metrics.retries.Inc()
 			in.c.log.Warn("ingest failed, trying again", "lane", in.name, "error", err)
 		}
+		if err := pause(ctx, in.c.o.RetryAfter); err != nil {
+			return err
+		}
+	}
+}
+
+// reset empties the stream, and tries until it is done: half done, there may be no stream at all.
+func (in *ingest) reset(ctx context.Context) error {
+	for {
+		err := in.lane.Reset(ctx)
+		if err == nil {
+			in.whole = false
+			return nil
+		}
+		in.c.log.Error("stream can't be reset, trying again", "lane", in.name, "error", err)
 		if err := pause(ctx, in.c.o.RetryAfter); err != nil {
 			return err
 		}
@@ -103,9 +124,10 @@ func (in *ingest) follow(ctx context.Context) error {
 		cancel()
 		switch {
 		case err == nil:
-			if err := in.add(b, seq); err != nil {
+			if err := in.continues(ctx, &b.BatchHeader); err != nil {
 				return err
 			}
+			in.add(b, seq)
 		case ctx.Err() != nil || !late:
 			return err
 		}
@@ -125,7 +147,7 @@ func (in *ingest) resume(ctx context.Context) (uint64, error) {
 		return 0, err
 	}
 	l, ok := in.c.committer.State().Lane(in.name)
-	if !ok || last.Seq < l.Seq || last.To.Less(l.Covered) || last.Incarnation != l.Incarnation {
+	if in.whole || !ok || last.Seq < l.Seq || last.To.Less(l.Covered) || last.Incarnation != l.Incarnation {
 		return 0, nil
 	}
 	return l.Seq, nil
@@ -139,20 +161,22 @@ func (in *ingest) due() time.Time {
 	return in.since.Add(in.c.o.CommitEvery)
 }
 
-func (in *ingest) add(b *afterimage.Batch, seq uint64) error {
+// add takes in a batch.
+func (in *ingest) add(b *afterimage.Batch, seq uint64) {
 	if len(in.pending) == 0 {
 		in.since = time.Now()
+		in.base, _ = in.c.committer.State().Lane(in.name)
 	}
+	known, same := in.known(&b.BatchHeader)
 	notes := make([][]byte, len(b.Notes))
 	for i, n := range b.Notes {
 		notes[i] = slices.Clone(n)
 	}
 	in.pending = append(in.pending, pendingBatch{afterimage.Batch{BatchHeader: b.BatchHeader, Notes: notes}, seq})
 	in.urgent = in.urgent || len(notes) > 0
-	covered, cut := in.covered(b)
 	for i := range b.Changes {
 		c := &b.Changes[i]
-		if cut && !covered.Less(c.Pos) {
+		if same && !known.Less(c.Pos) {
 			in.c.metrics.duplicates.Inc()
 			continue
 		}
@@ -160,21 +184,44 @@ func (in *ingest) add(b *afterimage.Batch, seq uint64) error {
 	}
 	in.c.metrics.batches.WithLabelValues(in.name).Inc()
 	in.c.metrics.changes.WithLabelValues(in.name).Add(float64(len(b.Changes)))
-	return nil
 }
 
-// covered is the position up to which a batch's changes are known already, and whether there can be any such.
-func (in *ingest) covered(b *afterimage.Batch) (afterimage.Position, bool) {
+// known is the position up to which the epoch that h belongs to is pending or covered; false if nothing of it is.
+func (in *ingest) known(h *afterimage.BatchHeader) (afterimage.Position, bool) {
 	var p afterimage.Position
-	if n := len(in.pending); n > 1 {
-		if q := in.pending[n-2].batch; q.Incarnation == b.Incarnation && q.Epoch == b.Epoch {
-			p = q.To
+	same := false
+	if n := len(in.pending); n > 0 {
+		if q := &in.pending[n-1].batch; q.Incarnation == h.Incarnation && q.Epoch == h.Epoch {
+			p, same = q.To, true
 		}
 	}
-	if l, ok := in.c.committer.State().Lane(in.name); ok && l.Incarnation == b.Incarnation && l.Epoch == b.Epoch && p.Less(l.Covered) {
-		p = l.Covered
+	l, ok := in.c.committer.State().Lane(in.name)
+	switch {
+	case !ok || l.Incarnation != h.Incarnation:
+	case h.Epoch < l.Epoch: // long over: this is a stream that was rewound
+		return afterimage.Position{Hi: math.MaxUint64, Lo: math.MaxUint64}, true
+	case h.Epoch == l.Epoch:
+		same = true
+		if p.Less(l.Covered) {
+			p = l.Covered
+		}
 	}
-	return p, b.From.Less(p)
+	return p, same
+}
+
+// continues reports ErrBroken if batches are missing before the one with header h. What came before them is committed first,
+// as nothing of the stream outlives its reset.
+func (in *ingest) continues(ctx context.Context, h *afterimage.BatchHeader) error {
+	known, same := in.known(h)
+	if !same || !known.Less(h.From) {
+		return nil
+	}
+	if len(in.pending) > 0 {
+		if err := in.flush(ctx); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("lane %s is known to %s, the next batch starts at %s: %w", in.name, known, h.From, manifest.ErrBroken)
 }
 
 // flush writes what is pending as a level-0 segment, commits it and trims the stream behind it.
@@ -188,8 +235,7 @@ func (in *ingest) flush(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	base, _ := in.c.committer.State().Lane(in.name)
-	state, err := in.c.committer.Commit(ctx, func(s *manifest.State) (manifest.Edit, error) { return in.propose(s, base, metas) })
+	state, err := in.c.committer.Commit(ctx, func(s *manifest.State) (manifest.Edit, error) { return in.propose(s, metas) })
 	if errors.Is(err, errOvertaken) {
 		in.c.discard(ctx, metas)
 	}
@@ -198,6 +244,10 @@ func (in *ingest) flush(ctx context.Context) error {
 	}
 	seq := in.pending[len(in.pending)-1].seq
 	in.drop()
+	in.deletes.committed()
+	if l, _ := state.Lane(in.name); in.base.Covered.Less(l.Covered) {
+		in.whole = false // the manifest's sequence is of this stream now
+	}
 	in.c.committed(in.name, state, began)
 	if err := in.lane.Trim(ctx, seq); err != nil {
 		in.c.log.Warn("stream was not trimmed, trying again after the next commit", "lane", in.name, "error", err)
@@ -205,15 +255,15 @@ func (in *ingest) flush(ctx context.Context) error {
 	return nil
 }
 
-// propose makes the edit of what is pending on a state whose lane still stands at base. Metas are cut by that coverage: on
+// propose makes the edit of what is pending on a state whose lane still stands at the base. Metas are cut by that coverage: on
 // any other they would hold changes twice.
-func (in *ingest) propose(s *manifest.State, base manifest.Lane, metas []segment.Meta) (manifest.Edit, error) {
+func (in *ingest) propose(s *manifest.State, metas []segment.Meta) (manifest.Edit, error) {
 	if len(metas) > 0 {
 		if _, ok := s.Segments[metas[0].ID]; ok {
 			return manifest.Edit{}, nil // committed before, only the answer was lost
 		}
 	}
-	if l, _ := s.Lane(in.name); l.ID != base.ID || l.Epoch != base.Epoch || l.Covered != base.Covered {
+	if l, _ := s.Lane(in.name); l.ID != in.base.ID || l.Epoch != in.base.Epoch || l.Covered != in.base.Covered {
 		return manifest.Edit{}, errOvertaken
 	}
 	b := manifest.NewBuilder(s)

@@ -2,12 +2,16 @@ package compactor
 
 import (
 	"slices"
+	"unsafe"
 
 	"github.com/afterimagedb/afterimage"
 )
 
 // arenaBlock is the size of the blocks that hold keys and bodies; one larger than a block gets its own.
 const arenaBlock = 1 << 20
+
+// changeBytes is what a change and its place in the order take beside its key and body.
+const changeBytes = int64(unsafe.Sizeof(afterimage.Change{}) + unsafe.Sizeof((*afterimage.Change)(nil)))
 
 // memtable gathers changes until they are written as level 0. It copies keys and bodies into blocks that it keeps for the
 // next round, so gathering does not allocate once warm.
@@ -16,7 +20,7 @@ type memtable struct {
 	order   []*afterimage.Change
 	blocks  [][]byte
 	used    int   // blocks in use
-	bytes   int64 // keys and bodies held
+	bytes   int64 // held: keys, bodies and the changes themselves
 }
 
 func (m *memtable) len() int { return len(m.changes) }
@@ -24,7 +28,7 @@ func (m *memtable) len() int { return len(m.changes) }
 func (m *memtable) add(c *afterimage.Change) {
 	d := *c
 	d.Key, d.Body = m.copy(c.Key), m.copy(c.Body)
-	m.bytes += int64(len(c.Key) + len(c.Body))
+	m.bytes += int64(len(c.Key)+len(c.Body)) + changeBytes
 	m.changes = append(m.changes, d)
 }
 
