@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -76,8 +78,20 @@ func (c *listenCmd) Run(a *app) error {
 	return a.serve(conf, []config.Source{*s}, []string{roleListen})
 }
 
+// keepSmall trades some collector time for memory: the process lives beside a database. GOGC and GOMEMLIMIT win.
+func keepSmall() {
+	const heapBytes = 128 << 20
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(heapBytes)
+	}
+}
+
 // serve runs the roles for the sources, and the HTTP endpoint, until the context ends.
 func (a *app) serve(conf *config.Config, sources []config.Source, roles []string) error {
+	keepSmall()
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	h := newHealth()
