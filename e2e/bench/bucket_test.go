@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -77,7 +76,7 @@ func usageCPU(u usage) float64 { return u.cpu.Seconds() }
 // writeSnapshot writes one and removes it again.
 func (b *bench) writeSnapshot(ctx context.Context, at primitive.Timestamp) (usage, int64, error) {
 	dir := filepath.Join(b.dir, "snapshot")
-	defer os.RemoveAll(dir)
+	defer discard(dir)
 	u, err := b.command(ctx, "snapshot", product.Source, "--at", timeOf(at).String(), "--out", dir, "-o", "json")
 	if err != nil {
 		return u, 0, err
@@ -108,7 +107,7 @@ func (b *bench) restore(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(b.dir, "snapshot")
-	defer os.RemoveAll(dir)
+	defer discard(dir)
 	if _, err := b.command(ctx, "snapshot", product.Source, "--at", at, "--out", dir, "--include", workload.Database); err != nil {
 		t.Fatal(err)
 	}

@@ -98,7 +98,7 @@ func beChild(text string) error {
 	if err != nil {
 		return err
 	}
-	defer l.bus.Close()
+	defer l.bus.Close() //nolint:errcheck // everything is durable, or an error ended it
 	done := &until{Publisher: l.lane, upTo: o.UpTo, done: make(chan struct{})}
 	g, run := errgroup.WithContext(ctx)
 	g.Go(func() error { return l.listener.Run(run, done) })

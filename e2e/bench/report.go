@@ -12,18 +12,19 @@ import (
 	"runtime"
 	"strings"
 	"time"
+
+	"github.com/afterimagedb/afterimage/e2e/harness"
 )
 
 // row is one claim.
 type row struct {
-	Claim   string             `json:"claim"`
-	Peer    string             `json:"peer"` // the limit or peer, measured in the same run
-	Ours    string             `json:"ours"`
-	Ratio   string             `json:"ratio,omitempty"`
-	Target  string             `json:"target"`
-	Met     bool               `json:"met"`
-	Note    string             `json:"note,omitempty"` // what bounds it, and what else was seen
-	Figures map[string]float64 `json:"figures,omitempty"`
+	Claim  string `json:"claim"`
+	Peer   string `json:"peer"` // the limit or peer, measured in the same run
+	Ours   string `json:"ours"`
+	Ratio  string `json:"ratio,omitempty"`
+	Target string `json:"target"`
+	Met    bool   `json:"met"`
+	Note   string `json:"note,omitempty"` // what bounds it, and what else was seen
 }
 
 // report is all rows of a run.
@@ -46,7 +47,25 @@ func machine() []string {
 	if b, err := exec.Command("git", "describe", "--tags", "--always", "--dirty").Output(); err == nil {
 		out = append(out, "afterimage "+strings.TrimSpace(string(b)))
 	}
+	for _, f := range []func() (string, error){mongod60, harness.Mongodump.Path} {
+		path, err := f()
+		if err != nil {
+			continue // the rows that need it say so
+		}
+		if b, err := exec.Command(path, "--version").Output(); err == nil {
+			line, _, _ := strings.Cut(string(b), "\n")
+			out = append(out, strings.Replace(line, "db version", "mongod", 1))
+		}
+	}
 	return out
+}
+
+func mongod60() (string, error) {
+	p, err := harness.Mongod(harness.Mongo60)
+	if err != nil {
+		return "", err
+	}
+	return p.Path()
 }
 
 func field(path, name string) string {

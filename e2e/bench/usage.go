@@ -115,13 +115,16 @@ func sizeOf(dir string) (int64, error) {
 	return sum, err
 }
 
+// discard removes what is not needed any more; what stays goes with the folder of the test.
+func discard(path string) { _ = os.RemoveAll(path) }
+
 // syncTimes writes 4 KB and makes it durable, several times: the disk's share in what is acknowledged.
 func syncTimes(dir string) ([]time.Duration, error) {
 	f, err := os.CreateTemp(dir, "sync")
 	if err != nil {
 		return nil, err
 	}
-	defer os.Remove(f.Name())
+	defer discard(f.Name())
 	defer f.Close()
 	var out []time.Duration
 	for range 300 {
