@@ -55,7 +55,7 @@ func newRig(t *testing.T, o harness.Options) *rig {
 	r := &rig{t: t, rs: rs, client: client, bucket: bucket.NewMemory(), lane: newMemoryLane()}
 	r.opts = Options{
 		Source: "test", URI: rs.URI(), Bucket: r.bucket, State: r.lane.State, Scratch: t.TempDir(),
-		Logger: slog.New(slog.NewTextHandler(logTo{t}, nil)), SegmentBytes: 300_000, rangeBytes: 50_000, rowsPerGet: 50,
+		Logger: slog.New(slog.NewTextHandler(logTo{t}, nil)), SegmentBytes: 300_000, rangeBytes: 50_000, wholeBytes: 20_000, rowsPerGet: 200,
 	}
 	return r
 }

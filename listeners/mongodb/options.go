@@ -33,6 +33,7 @@ type Options struct {
 	TakeOverAfter     time.Duration // a leader that publishes nothing for so long has lost its lane; 3 s when 0
 
 	rangeBytes int64 // tests make ranges small
+	wholeBytes int64
 	rowsPerGet int32
 }
 
@@ -53,6 +54,7 @@ func (o *Options) check() error {
 	setDefault(&o.Pace, 3*time.Millisecond)
 	setDefault(&o.SegmentBytes, 64<<20)
 	setDefault(&o.rangeBytes, rangeBytes)
+	setDefault(&o.wholeBytes, wholeBytes)
 	setDefault(&o.rowsPerGet, rowsPerGet)
 	setDefault(&o.OpenBytesMax, 64<<20)
 	setDefault(&o.TakeOverAfter, 3*time.Second)

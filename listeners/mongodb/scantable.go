@@ -225,14 +225,15 @@ func (s *scanner) whole(ctx context.Context, t *scanTable) error {
 		if err := s.takeWhole(ctx, cur.Current, at); err != nil {
 			return err
 		}
-		if s.rows.size() < wholeBytes {
+		// Only with the next reply may the time step: what is left of this one was read before.
+		if s.rows.size() < s.l.opts.wholeBytes || cur.RemainingBatchLength() > 0 {
 			continue
 		}
 		if err := s.storeWhole(ctx, t, note, at); err != nil {
 			return err
 		}
 		s.rows.next()
-		if at, err = s.time(ctx); err != nil {
+		if at, err = s.step(ctx, t); err != nil {
 			return err
 		}
 	}
@@ -243,6 +244,21 @@ func (s *scanner) whole(ctx context.Context, t *scanTable) error {
 		return err
 	}
 	return s.endWhole(ctx, t, note, at)
+}
+
+// step returns a time that the next reply of a read in natural order will not be older than: a reply tells what a majority
+// had when it was made, which can be a little less than what the member says it is.
+func (s *scanner) step(ctx context.Context, t *scanTable) (afterimage.Time, error) {
+	at, err := s.time(ctx)
+	if err != nil {
+		return 0, err
+	}
+	cur, err := s.find(ctx, t, bson.E{Key: "limit", Value: 1}, bson.E{Key: "singleBatch", Value: true},
+		bson.E{Key: "readConcern", Value: majorityAfter(at)})
+	if err != nil {
+		return 0, err
+	}
+	return at, cur.Close(ctx)
 }
 
 // takeWhole adds a document, which may lack _id.
