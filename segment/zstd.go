@@ -43,7 +43,8 @@ func getEncoder(e effort) (*zstd.Encoder, error) {
 	}
 	level := [...]zstd.EncoderLevel{zstd.SpeedFastest, zstd.SpeedDefault, zstd.SpeedBetterCompression}[e]
 	// Zero frames: an empty page must still be a frame, other readers insist on it. No CRC: row groups have a sum.
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(level),
+	// The window is a page: nothing farther away can match, and the default takes 8 to 16 MB for each encoder.
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(level), zstd.WithWindowSize(RowGroupBytes),
 		zstd.WithZeroFrames(true), zstd.WithEncoderCRC(false))
 	if err != nil {
 		return nil, fmt.Errorf("zstd: %w", err)

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"sync"
 	"time"
 
@@ -53,7 +54,7 @@ func (h *health) status(now time.Time) (out []sourceStatus, ready bool) {
 	return out, ready
 }
 
-// serveHTTP answers /metrics, /healthz, /readyz and /api/status until ctx ends.
+// serveHTTP answers /metrics, /healthz, /readyz, /api/status and Go profiles under /debug/pprof/ until ctx ends.
 func serveHTTP(ctx context.Context, log *slog.Logger, addr string, registry *prometheus.Registry, h *health) error {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
@@ -69,6 +70,8 @@ func serveHTTP(ctx context.Context, log *slog.Logger, addr string, registry *pro
 		out, _ := h.status(time.Now())
 		writeJSON(w, out)
 	})
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", addr)
 	if err != nil {

@@ -80,7 +80,7 @@ func (c *listenCmd) Run(a *app) error {
 
 // keepSmall trades some collector time for memory: the process lives beside a database. GOGC and GOMEMLIMIT win.
 func keepSmall() {
-	const heapBytes = 128 << 20
+	const heapBytes = 256 << 20
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
 	}
