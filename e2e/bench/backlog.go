@@ -33,20 +33,10 @@ const backlogRuns = 3
 // catchUp measures reading the operations: raw, as a change stream, by listening processes, and by the service itself.
 func (p *protected) catchUp(ctx context.Context, o operations) (backlog, error) {
 	var b backlog
-	idle, err := startMeter(pidsOf(p.set)...)
-	if err != nil {
+	var err error
+	if b.idle, err = p.calm(ctx); err != nil {
 		return b, err
 	}
-	select {
-	case <-time.After(4 * time.Second):
-	case <-ctx.Done():
-		return b, ctx.Err()
-	}
-	cpu, wall, err := idle.read()
-	if err != nil {
-		return b, err
-	}
-	b.idle = cpu.Seconds() / wall.Seconds()
 	for i := range backlogRuns {
 		if err := b.run(ctx, p, o, i); err != nil {
 			return b, err
@@ -61,6 +51,32 @@ func (p *protected) catchUp(ctx context.Context, o operations) (backlog, error) 
 		return b, fmt.Errorf("change stream: %w", err)
 	}
 	return b, b.serve(ctx, p, o)
+}
+
+// calm waits until the mongods have written out what they were given, and returns the share of a core that they go on to take.
+func (p *protected) calm(ctx context.Context) (float64, error) {
+	least := 1e9
+	for range 20 {
+		m, err := startMeter(pidsOf(p.set)...)
+		if err != nil {
+			return 0, err
+		}
+		select {
+		case <-time.After(4 * time.Second):
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+		cpu, wall, err := m.read()
+		if err != nil {
+			return 0, err
+		}
+		share := cpu.Seconds() / wall.Seconds()
+		if share > least*.9 || share < .03 {
+			return min(share, least), nil
+		}
+		least = share
+	}
+	return least, nil
 }
 
 func (b *backlog) run(ctx context.Context, p *protected, o operations, i int) error {

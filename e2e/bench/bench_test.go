@@ -194,8 +194,8 @@ func (b *bench) readBacklog(t *testing.T) {
 	peak := max(l.peak, peakOf(l.whole))
 	b.add(t, row{
 		Claim: "same, memory", Peer: "", Ours: mb(peak), Target: "under 200 MB", Met: peak < 200e6,
-		Note: fmt.Sprintf("the most of %d runs; listener and stream alone %s; `serve` until the bucket has it all %s and %s of CPU, until the compactor rests %s and %s",
-			len(l.whole)+1, mb(peakOf(l.alone)), secs(l.covered), secs(l.coveredCPU), secs(l.settled), secs(l.settledCPU)),
+		Note: fmt.Sprintf("the most of %d runs with a compactor, of which `serve` %s; listener and stream alone %s; `serve` until the bucket has it all %s and %s of CPU, until the compactor rests %s and %s",
+			len(l.whole)+1, mb(l.peak), mb(peakOf(l.alone)), secs(l.covered), secs(l.coveredCPU), secs(l.settled), secs(l.settledCPU)),
 	})
 	cpu := median(l.aloneCPU, time.Duration.Seconds)
 	target := b.scaled(600 * time.Millisecond)

@@ -38,8 +38,9 @@ type orders struct {
 	Stream      string // folder
 	Bucket      string // folder, of the source
 	Scratch     string
-	UpTo        afterimage.Time // when this is durable it ends
+	UpTo        afterimage.Time // when this is durable it ends; 0: never
 	Compact     bool            // with the compactor
+	Image       bool            // it ends when the first image is complete instead
 	Profile     string          // file for a CPU profile, or none
 }
 
@@ -105,10 +106,17 @@ func beChild(text string) error {
 	if o.Compact {
 		g.Go(func() error { return l.compact(run, o) })
 	}
+	finished := done.done
+	if o.Image {
+		finished = l.member.complete
+	}
 	select {
-	case <-done.done:
+	case <-finished:
 	case <-run.Done():
 		return g.Wait()
+	}
+	if o.Image {
+		done.at = time.Now()
 	}
 	out := outcome{Durable: done.at.UnixNano(), Peak: peakMemory(os.Getpid()), Member: l.member.String(), Published: l.counters()}
 	var r syscall.Rusage
@@ -136,7 +144,7 @@ func (u *until) Publish(ctx context.Context, b *afterimage.Batch) error {
 	if err := u.Publisher.Publish(ctx, b); err != nil {
 		return err
 	}
-	if !u.at.IsZero() || b.To.Less(afterimage.Position{Hi: uint64(u.upTo)}) {
+	if u.upTo == 0 || !u.at.IsZero() || b.To.Less(afterimage.Position{Hi: uint64(u.upTo)}) {
 		return nil
 	}
 	if err := u.Flush(ctx); err != nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -162,6 +163,17 @@ func (p *protected) firstImage(ctx context.Context, n sizes) (image, error) {
 	}
 	if err := p.client.Database(workload.Database).CreateCollection(ctx, endOfChanges); err != nil {
 		return m, err
+	}
+	if profile := os.Getenv("AFTERIMAGE_BENCH_PROFILE"); profile != "" {
+		dir := filepath.Join(p.dir, "profiled")
+		defer discard(dir)
+		_, err := listen(ctx, orders{
+			Source: product.Source, URI: p.set.URI(), Stream: filepath.Join(dir, "stream"), Bucket: filepath.Join(dir, "bucket"),
+			Scratch: filepath.Join(dir, "scratch"), Image: true, Profile: profile + "-image.pprof",
+		})
+		if err != nil {
+			return m, err
+		}
 	}
 	writing, stop := context.WithCancel(ctx)
 	wrote := make(chan int, 1)
