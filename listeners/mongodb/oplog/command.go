@@ -36,7 +36,7 @@ func (d *Decoder) command(e *entry, c *cursor) error {
 // applyOpsEntry decodes an applyOps: a user's own, a whole transaction, or a piece of one.
 func (d *Decoder) applyOpsEntry(e *entry, c *cursor) error {
 	var ops element
-	var partial, prepare bool
+	var partial, prepare, last bool
 	w := walk(e.o)
 	var f element
 	for w.next(&f) {
@@ -47,6 +47,8 @@ func (d *Decoder) applyOpsEntry(e *entry, c *cursor) error {
 			partial = f.truth()
 		case "prepare":
 			prepare = f.truth()
+		case "count": // of the whole transaction, in the last of several entries
+			last = true
 		}
 	}
 	if w.bad || ops.kind != typeArray {
@@ -64,6 +66,11 @@ func (d *Decoder) applyOpsEntry(e *entry, c *cursor) error {
 		t = nil
 	}
 	switch {
+	case t == nil && e.hasPrev && (partial || prepare):
+		return nil // its head is missing: its end tells
+	case t == nil && e.hasPrev && last:
+		c.unknown(e, "the end of a transaction that began before the lane's start")
+		return nil
 	case partial || prepare:
 		return d.keep(e, t, ops.value, prepare)
 	case t != nil:

@@ -2,6 +2,7 @@ package oplog
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
 	"go.mongodb.org/mongo-driver/bson"
@@ -111,6 +112,29 @@ func TestChainWithoutSession(t *testing.T) {
 	}
 	if len(ids) != 3 || ids[0] != 2 || ids[1] != 1 || ids[2] != 3 || d.OpenTransactions() != 0 {
 		t.Errorf("ids %v, %d open", ids, d.OpenTransactions())
+	}
+}
+
+// TestHeadlessTransaction begins in the middle of transactions: what remains of one must not pass for the whole.
+func TestHeadlessTransaction(t *testing.T) {
+	entry := func(i int, o string) []byte {
+		return raw(t, fmt.Sprintf(`{"op":"c","ns":"admin.$cmd","lsid":{"id":1},"txnNumber":1,"o":{%s},"ts":{"$timestamp":{"t":100,"i":%d}},"prevOpTime":{"ts":{"$timestamp":{"t":100,"i":%d}},"t":1}}`, o, i, i-1))
+	}
+	ops := `"applyOps":[{"op":"i","ns":"a.b",` + ui + `,"o":{"_id":1}}]`
+	for name, entries := range map[string][][]byte{
+		"last entry":          {entry(7, ops+`,"count":3`)},
+		"last two entries":    {entry(6, ops+`,"partialTxn":true`), entry(7, ops+`,"count":3`)},
+		"prepared, last":      {entry(6, ops+`,"prepare":true,"count":3`), entry(7, `"commitTransaction":1,"commitTimestamp":{"$timestamp":{"t":100,"i":6}}`)},
+		"prepared, last two":  {entry(5, ops+`,"partialTxn":true`), entry(6, ops+`,"prepare":true,"count":3`), entry(7, `"commitTransaction":1,"commitTimestamp":{"$timestamp":{"t":100,"i":6}}`)},
+		"prepared, then over": {entry(7, `"commitTransaction":1,"commitTimestamp":{"$timestamp":{"t":100,"i":6}}`)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := NewDecoder(Options{})
+			r := decode(t, d, entries)
+			if len(r.changes) != 1 || r.changes[0].Op != afterimage.OpUnknown || d.OpenTransactions() != 0 {
+				t.Errorf("changes %+v, %d open", r.changes, d.OpenTransactions())
+			}
+		})
 	}
 }
 
