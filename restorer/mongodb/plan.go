@@ -184,7 +184,8 @@ func (r *run) checkSelection(p *plan) error {
 		}
 	}
 	if missing := r.opts.Select.Unmatched(sources); len(missing) > 0 {
-		p.warnings = append(p.warnings, fmt.Sprintf("nothing existed at %s that matches %s", r.opts.At, strings.Join(missing, ", ")))
+		// Most likely a typing error, and a restore of nothing is no success.
+		return afterimage.Usagef("nothing existed at %s that matches --include %s: `afterimage events` lists when collections came and went", r.opts.At.Describe(), strings.Join(missing, ", "))
 	}
 	return nil
 }
