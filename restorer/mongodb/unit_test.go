@@ -260,9 +260,13 @@ func TestPlanNamesAndRefusals(t *testing.T) {
 			t.Errorf("%v was taken: %v", bad, err)
 		}
 	}
-	p, err = plan(Options{Rename: restorer.Rules{{From: "shop.a", To: "shop.a2"}}, Select: restorer.Selection{Include: []string{"shop.v", "shop.nosuch"}}})
-	if err != nil || len(p.names()) != 1 || len(p.warnings) != 1 || p.views[0].row.Lookup("viewOn").StringValue() != "a2" {
+	p, err = plan(Options{Rename: restorer.Rules{{From: "shop.a", To: "shop.a2"}}, Select: restorer.Selection{Include: []string{"shop.v"}}})
+	if err != nil || len(p.names()) != 1 || p.views[0].row.Lookup("viewOn").StringValue() != "a2" {
 		t.Errorf("%v %+v", err, p)
+	}
+	var usage *afterimage.UsageError
+	if _, err := plan(Options{Select: restorer.Selection{Include: []string{"shop.v", "shop.nosuch"}}}); !errors.As(err, &usage) || !strings.Contains(err.Error(), "shop.nosuch") {
+		t.Errorf("a pattern that matches nothing: %v", err)
 	}
 }
 
