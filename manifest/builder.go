@@ -117,7 +117,7 @@ func (b *Builder) note(lane afterimage.LaneID, n *Note) {
 	switch n.Kind {
 	case NoteScan:
 		for _, id := range n.Tables {
-			b.beginScan(lane, id)
+			b.beginScan(lane, id, n.Time)
 		}
 	case NoteRange:
 		b.noteRange(n)
@@ -139,14 +139,14 @@ func (b *Builder) note(lane afterimage.LaneID, n *Note) {
 // beginScan notes that a table can't be restored until its image is complete, but for what it had before a gap: a table
 // without windows was created under the log's eye, so it was restorable up to the gap. A scan under way, or one that ended
 // with no gap since, is not begun again.
-func (b *Builder) beginScan(lane afterimage.LaneID, id afterimage.TableID) {
+func (b *Builder) beginScan(lane afterimage.LaneID, id afterimage.TableID, from afterimage.Time) {
 	w := b.windows(id)
 	_, running := b.scan(id)
 	if running || !b.cut[id] && w != nil && (len(w) == 0 || w[len(w)-1].To == 0) {
 		return
 	}
 	delete(b.cut, id)
-	b.scans[id] = Scan{Lane: lane}
+	b.scans[id] = Scan{Lane: lane, Time: from}
 	delete(b.ended, id)
 	if w != nil {
 		return

@@ -126,6 +126,23 @@ func TestGapClosesWindows(t *testing.T) {
 	}
 }
 
+// TestScanRemembersItsTime checks that a scan tells from the start which time no range may be older than: a listener that
+// goes on with it may read from a member that lags.
+func TestScanRemembersItsTime(t *testing.T) {
+	s := take(t, NewState(), afterimage.Batch{BatchHeader: header(1, 10, 10), Notes: [][]byte{
+		note(t, Note{Kind: NoteScan, Tables: []afterimage.TableID{table(1)}, Time: 14}),
+	}})
+	if s.Scans[table(1)].Time != 14 {
+		t.Errorf("scan %+v", s.Scans[table(1)])
+	}
+	s = take(t, s, afterimage.Batch{BatchHeader: header(1, 10, 20), Notes: [][]byte{
+		note(t, Note{Kind: NoteRange, Table: table(1), MinTime: 15, Time: 15, Segments: []segment.Meta{meta("a", segment.Image, 15, 15, 1)}, Done: true}),
+	}})
+	if im := s.Images[0]; im.MinTime != 15 || im.Time != 15 {
+		t.Errorf("image %+v", im)
+	}
+}
+
 // TestGapCutsScans lets a gap begin while tables are scanned: what was read before it must not be in the image, as rows may
 // have been deleted in the gap, and a table that went in the gap must not be waited for.
 func TestGapCutsScans(t *testing.T) {

@@ -63,7 +63,7 @@ type Image struct {
 type Scan struct {
 	Lane     afterimage.LaneID `json:"lane"`
 	MinTime  afterimage.Time   `json:"minTime"`
-	Time     afterimage.Time   `json:"time"`
+	Time     afterimage.Time   `json:"time"` // no range is read at an earlier one; from the last on the image is exact
 	Segments []string          `json:"segments"`
 	Resume   []byte            `json:"resume,omitempty"` // where the next range begins, in the listener's own form
 	Ranges   int               `json:"ranges"`           // ranges done
@@ -115,7 +115,7 @@ type Note struct {
 	Table    afterimage.TableID   `json:"table"`              // range, uncertified
 	Segments []segment.Meta       `json:"segments,omitempty"` // range: objects already durable in the bucket
 	MinTime  afterimage.Time      `json:"minTime"`            // range: its rows' time
-	Time     afterimage.Time      `json:"time"`               // range: from when it is exact; equals MinTime but for fuzzy scans
+	Time     afterimage.Time      `json:"time"`               // range: from when it is exact; equals MinTime but for fuzzy scans. scan: no range is older
 	Resume   []byte               `json:"resume,omitempty"`   // range: where the next begins
 	Done     bool                 `json:"done,omitempty"`     // range
 	Dropped  bool                 `json:"dropped,omitempty"`  // range

@@ -68,15 +68,15 @@ func levelAfter(level string, t afterimage.Time) bson.D {
 	return bson.D{{Key: "level", Value: level}, {Key: "afterClusterTime", Value: primitive.Timestamp{T: t.Seconds(), I: t.Ordinal()}}}
 }
 
-// catalog reads the catalog at an exact time.
-func (l *Listener) catalog(ctx context.Context, m *member) (*scanPlan, error) {
-	h, err := hello(ctx, m.client)
+// catalog reads the catalog at an exact time, not before least.
+func (l *Listener) catalog(ctx context.Context, m *member, least afterimage.Time) (*scanPlan, error) {
+	at, err := majorityFrom(ctx, m, least)
 	if err != nil {
-		return nil, fmt.Errorf("ask for the majority's time: %w", err)
+		return nil, err
 	}
-	plan := &scanPlan{at: h.majority(), exact: h.MaxWireVersion >= wireSnapshotReads}
+	plan := &scanPlan{at: at, exact: m.hello.MaxWireVersion >= wireSnapshotReads}
 	err = plan.listCatalog(ctx, m)
-	if h.MaxWireVersion < wireListCatalog || noSuchStage(err) {
+	if m.hello.MaxWireVersion < wireListCatalog || noSuchStage(err) {
 		err = plan.listTwice(ctx, m)
 	}
 	if err != nil {
@@ -117,7 +117,8 @@ func (p *scanPlan) listCatalog(ctx context.Context, m *member) error {
 			return fmt.Errorf("catalog entry of %s: %w", ns, err)
 		}
 		indexes, _ := doc.Lookup("md", "indexes").ArrayOK()
-		p.add(id, row, ns, doc.Lookup("md", "options"), hasIDIndex(indexes, "spec"))
+		options := doc.Lookup("md", "options")
+		p.add(id, row, ns, options, hasIDIndex(indexes, "spec") || isClustered(options))
 	}
 	if err := cur.Err(); err != nil {
 		return fmt.Errorf("$listCatalog: %w", err)
@@ -125,13 +126,20 @@ func (p *scanPlan) listCatalog(ctx context.Context, m *member) error {
 	return nil
 }
 
-func (p *scanPlan) add(id afterimage.TableID, row []byte, ns string, options bson.RawValue, idIndex bool) {
+// isClustered reports whether a collection is its own index on _id.
+func isClustered(options bson.RawValue) bool {
+	opts, _ := options.DocumentOK()
+	_, err := opts.LookupErr("clusteredIndex")
+	return err == nil
+}
+
+// add notes a table; byID says whether it can be read in ranges of _id, by a hint.
+func (p *scanPlan) add(id afterimage.TableID, row []byte, ns string, options bson.RawValue, byID bool) {
 	p.rows = append(p.rows, catalogRow{id: id, row: bytes.Clone(row)})
 	opts, _ := options.DocumentOK()
 	capped, _ := opts.Lookup("capped").BooleanOK()
-	_, err := opts.LookupErr("clusteredIndex")
 	db, _, _ := strings.Cut(ns, ".")
-	p.tables = append(p.tables, scanTable{id: id, ns: ns, db: db, capped: capped, byID: idIndex || err == nil})
+	p.tables = append(p.tables, scanTable{id: id, ns: ns, db: db, capped: capped, byID: byID})
 }
 
 // hasIDIndex looks for an index named _id_ among index specifications, which may lie in a field of the elements.
@@ -189,16 +197,23 @@ func majorityAfterNow(ctx context.Context, m *member) (afterimage.Time, error) {
 	if err != nil {
 		return 0, fmt.Errorf("ask for the member's time: %w", err)
 	}
-	want := afterimage.MongoTime(h.LastWrite.Op.TS.T, h.LastWrite.Op.TS.I)
-	for h.majority() < want {
+	return majorityFrom(ctx, m, afterimage.MongoTime(h.LastWrite.Op.TS.T, h.LastWrite.Op.TS.I))
+}
+
+// majorityFrom waits until the member knows a majority to have the time, and returns the majority's.
+func majorityFrom(ctx context.Context, m *member, want afterimage.Time) (afterimage.Time, error) {
+	for {
+		h, err := hello(ctx, m.client)
+		if err != nil {
+			return 0, fmt.Errorf("ask for the majority's time: %w", err)
+		}
+		if at := h.majority(); at >= want {
+			return at, nil
+		}
 		if err := sleep(ctx, 10*time.Millisecond); err != nil {
 			return 0, err
 		}
-		if h, err = hello(ctx, m.client); err != nil {
-			return 0, fmt.Errorf("ask for the majority's time: %w", err)
-		}
 	}
-	return h.majority(), nil
 }
 
 // listOnce lists databases, collections and indexes, by id.
@@ -246,6 +261,7 @@ func (p *scanPlan) listDatabase(ctx context.Context, db *mongo.Database) error {
 		if err != nil {
 			return fmt.Errorf("catalog entry of %s: %w", ns, err)
 		}
+		// Servers that are listed so do not take a hint on the cluster key of a time-series' buckets (5.0): no range reads.
 		idIndex := slices.ContainsFunc(indexes, func(ix []byte) bool {
 			n, _ := bson.Raw(ix).Lookup("name").StringValueOK()
 			return n == "_id_"

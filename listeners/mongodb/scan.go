@@ -112,7 +112,12 @@ func (s *session) awaitCover(ctx context.Context) (map[afterimage.TableID]manife
 
 // remaining makes the plan of what is left of scans. It reports whether the catalog is still to be read.
 func (s *scanner) remaining(ctx context.Context, scans map[afterimage.TableID]manifest.Scan) (bool, error) {
-	plan, err := s.l.catalog(ctx, s.m)
+	// A member that lags must not tell what was before the lane's start, or that a table is gone which it does not have yet.
+	var least afterimage.Time
+	for _, sc := range scans {
+		least = max(least, sc.Time)
+	}
+	plan, err := s.l.catalog(ctx, s.m, least)
 	if err != nil {
 		return false, fmt.Errorf("read the catalog: %w", err)
 	}

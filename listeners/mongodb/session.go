@@ -150,7 +150,13 @@ func (s *session) fresh(ctx context.Context, head afterimage.BatchHeader, gap *m
 			return nil, err
 		}
 	}
-	plan, err := s.l.catalog(ctx, s.m)
+	// A transaction that began before this position and ended while it was looked for comes in pieces: every image must be
+	// of a time after its end.
+	least, err := majorityAfterNow(ctx, s.m)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := s.l.catalog(ctx, s.m, least)
 	if err != nil {
 		return nil, fmt.Errorf("read the catalog: %w", err)
 	}
@@ -158,7 +164,7 @@ func (s *session) fresh(ctx context.Context, head afterimage.BatchHeader, gap *m
 	for _, t := range plan.tables {
 		ids = append(ids, t.id)
 	}
-	if err := s.note(&manifest.Note{Kind: manifest.NoteScan, Tables: ids}); err != nil {
+	if err := s.note(&manifest.Note{Kind: manifest.NoteScan, Tables: ids, Time: plan.at}); err != nil {
 		return nil, err
 	}
 	head.To, head.RestartFrom, head.Horizon = at, at, afterimage.Time(at.Hi)
