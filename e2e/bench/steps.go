@@ -169,7 +169,7 @@ func (p *protected) firstImage(ctx context.Context, n sizes) (image, error) {
 		defer discard(dir)
 		_, err := listen(ctx, orders{
 			Source: product.Source, URI: p.set.URI(), Stream: filepath.Join(dir, "stream"), Bucket: filepath.Join(dir, "bucket"),
-			Scratch: filepath.Join(dir, "scratch"), Image: true, Profile: profile + "-image.pprof",
+			Scratch: filepath.Join(dir, "scratch"), Image: true, Compact: true, Profile: profile + "-image.pprof",
 		})
 		if err != nil {
 			return m, err
