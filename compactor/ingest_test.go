@@ -12,6 +12,7 @@ import (
 	"github.com/afterimagedb/afterimage"
 	"github.com/afterimagedb/afterimage/bucket"
 	"github.com/afterimagedb/afterimage/manifest"
+	"github.com/afterimagedb/afterimage/segment"
 )
 
 // newIngest makes a lane's ingest that flushes only when told to.
@@ -162,5 +163,24 @@ func TestMassDeleteComesAgain(t *testing.T) {
 	w.committed()
 	if n := len(w.events(&m)); n != 0 {
 		t.Errorf("%d events right after one was committed, want none", n)
+	}
+}
+
+// TestNoImageBeforeTheFirst waits until the horizon has reached a first image: before that updates have no base.
+func TestNoImageBeforeTheFirst(t *testing.T) {
+	s := manifest.NewState()
+	s.Lanes = []manifest.Lane{{Name: "rs0", Horizon: 19}}
+	row := afterimage.Bound{Table: users}
+	s.Segments["log"] = segment.Meta{ID: "log", Kind: segment.Changes, First: row, Last: row, MinTime: 5, MaxTime: 19, Bytes: 1 << 30}
+	s.Segments["image"] = segment.Meta{ID: "image", Kind: segment.Image, First: row, Last: row, MinTime: 18, MaxTime: 20, Bytes: 1}
+	s.Images = []manifest.Image{{ID: "first", Range: afterimage.TableRange(users), MinTime: 18, Time: 20, Segments: []string{"image"}}}
+	var p Policy
+	p.defaults()
+	if j := p.planImage(s); j != nil {
+		t.Errorf("an image at %d is planned before the first image, of %d", j.at, s.Images[0].Time)
+	}
+	s.Lanes[0].Horizon = 20
+	if p.planImage(s) == nil {
+		t.Error("no image is planned although the changes outweigh it")
 	}
 }

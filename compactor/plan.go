@@ -143,11 +143,12 @@ func (p *Policy) planBoundaries(s *manifest.State) []afterimage.Bound {
 	return slices.CompactFunc(out, func(a, b afterimage.Bound) bool { return a.Compare(b) == 0 })
 }
 
-// planImage returns the part whose changes outweigh its image the most, or nil. Scans under way are left alone: the image
-// would be built on half a base.
+// planImage returns the part whose changes outweigh its image the most, or nil. Scans under way are left alone, and so
+// are those that the horizon has not reached: the image would be built on half a base.
 func (p *Policy) planImage(s *manifest.State) *imageJob {
 	at := s.Horizon()
-	if len(s.Scans) > 0 || at == 0 {
+	later := func(im manifest.Image) bool { return im.Time > at }
+	if len(s.Scans) > 0 || at == 0 || slices.ContainsFunc(s.Images, later) {
 		return nil
 	}
 	var best *imageJob
