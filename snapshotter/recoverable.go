@@ -201,8 +201,12 @@ func (s *Snapshotter) lane(id afterimage.LaneID) string {
 func (s *Snapshotter) Warnings(at afterimage.Time) []string {
 	var out []string
 	for _, u := range s.state.Uncertified {
-		// A table that was read again since is right whatever the entry did to it.
-		cured := u.Table != afterimage.TableID{} && slices.ContainsFunc(s.state.Windows[u.Table], func(w manifest.Interval) bool {
+		// A table that was read again since is right whatever the entry did to it; with the catalog all tables are read again.
+		read := u.Table
+		if read == (afterimage.TableID{}) {
+			read = afterimage.CatalogTable
+		}
+		cured := slices.ContainsFunc(s.state.Windows[read], func(w manifest.Interval) bool {
 			return w.From >= u.Time && w.From <= at
 		})
 		if u.Time > at || cured {

@@ -143,4 +143,10 @@ func TestWarnings(t *testing.T) {
 			t.Errorf("warnings at %d: %q, want %q", at, got, want)
 		}
 	}
+	f.state.Windows[afterimage.CatalogTable] = []interval{{From: 35}} // everything was read after both entries
+	for at, want := range map[afterimage.Time][]string{34: {one, all}, 35: {one}, 40: nil} {
+		if got := f.snapshotter().Warnings(at); !slices.Equal(got, want) {
+			t.Errorf("the catalog read at 35: warnings at %d: %q, want %q", at, got, want)
+		}
+	}
 }
