@@ -224,7 +224,7 @@ func TestSecondFlightDoesNotLandBehindARival(t *testing.T) {
 // raceTo publishes random batches until position to is in the stream.
 func raceTo(ctx context.Context, l *Lane, to uint64, step func() uint64) error {
 	for {
-		last, err := own.Last(ctx)
+		last, err := l.Last(ctx)
 		if err != nil {
 			return err
 		}
