@@ -74,7 +74,11 @@ func TestSkeleton(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := compactor.New(compactor.Options{Source: "s", Bucket: b, Committer: committer, Dialect: dialect.New(), Lanes: map[string]compactor.Lane{id.Lane: lane{ln}}, Logger: log, Registerer: prometheus.NewRegistry()})
+	own, err := bus.Lane(ctx, id.Lane) // as in serve: on the listener's lane its Last would end the publisher's session
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := compactor.New(compactor.Options{Source: "s", Bucket: b, Committer: committer, Dialect: dialect.New(), Lanes: map[string]compactor.Lane{id.Lane: lane{own}}, Logger: log, Registerer: prometheus.NewRegistry()})
 	g, run := errgroup.WithContext(ctx)
 	g.Go(func() error { return l.Run(run, ln) })
 	g.Go(func() error { return c.Run(run) })
