@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"golang.org/x/time/rate"
 
 	"github.com/afterimagedb/afterimage"
@@ -241,8 +243,22 @@ func (s *scanner) store(ctx context.Context) (*segment.Meta, error) {
 	if err != nil {
 		return nil, fmt.Errorf("finish a segment: %w", err)
 	}
-	if err := s.l.opts.Bucket.Put(ctx, segment.ObjectName(p.id), data); err != nil {
-		return nil, fmt.Errorf("store a segment: %w", err)
+	// A bucket that is away for a while must not end the session: the log goes on into the stream meanwhile.
+	b := backoff.NewExponentialBackOff()
+	b.MaxInterval = retryMax
+	for {
+		err := s.l.opts.Bucket.Put(ctx, segment.ObjectName(p.id), data)
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil || errors.Is(err, afterimage.ErrHalt) {
+			return nil, fmt.Errorf("store a segment: %w", err)
+		}
+		wait := b.NextBackOff()
+		s.l.log.Warn("first image: the bucket refuses a segment, trying again", "error", err, "wait", wait)
+		if err := sleep(ctx, wait); err != nil {
+			return nil, err
+		}
 	}
 	s.l.metrics.scanSegments.Inc()
 	return &meta, nil
