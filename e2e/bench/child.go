@@ -62,7 +62,7 @@ func listen(ctx context.Context, o orders) (outcome, error) {
 		return out, err
 	}
 	cmd := exec.CommandContext(ctx, os.Args[0])
-	cmd.Env = append(os.Environ(), childVariable+"="+string(text))
+	cmd.Env = append(os.Environ(), childVariable+"="+string(text), "GOGC=50", "GOMEMLIMIT=256MiB") // as `afterimage serve` sets them
 	cmd.Stderr = os.Stderr
 	began := time.Now()
 	printed, err := cmd.Output()
