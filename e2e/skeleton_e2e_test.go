@@ -5,6 +5,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -138,5 +139,7 @@ func TestSkeleton(t *testing.T) {
 		t.Fatal(n)
 	}
 	cancel()
-	g.Wait()
+	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
 }

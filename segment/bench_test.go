@@ -75,7 +75,7 @@ func BenchmarkRead(b *testing.B) {
 		if it.Err() != nil || n != len(rows) {
 			b.Fatal(it.Err(), n)
 		}
-		it.Close() //nolint:errcheck // can't fail
+		it.Close()
 	}
 }
 
@@ -91,7 +91,7 @@ func BenchmarkPointRead(b *testing.B) {
 		if !it.Next() {
 			b.Fatal("not found")
 		}
-		it.Close() //nolint:errcheck // can't fail
+		it.Close()
 	}
 }
 

@@ -35,7 +35,7 @@ func readAll(t testing.TB, data []byte, m Meta, points []afterimage.Change) ([]a
 		if err != nil {
 			return nil, err
 		}
-		defer it.Close() //nolint:errcheck // can't fail
+		defer it.Close()
 		for it.Next() {
 			out = append(out, copyChange(it.Change()))
 		}

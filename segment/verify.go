@@ -32,7 +32,7 @@ func Verify(data []byte, m Meta) error {
 	if err != nil {
 		return err
 	}
-	defer it.Close() //nolint:errcheck // a reader's Close can't fail
+	defer it.Close()
 	r := it.(*reader)
 	seen, err := r.count(data)
 	if err != nil {

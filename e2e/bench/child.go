@@ -99,7 +99,7 @@ func beChild(text string) error {
 	if err != nil {
 		return err
 	}
-	defer l.bus.Close() //nolint:errcheck // everything is durable, or an error ended it
+	defer l.bus.Close()
 	done := &until{Publisher: l.lane, upTo: o.UpTo, done: make(chan struct{})}
 	g, run := errgroup.WithContext(ctx)
 	g.Go(func() error { return l.listener.Run(run, done) })

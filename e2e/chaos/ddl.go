@@ -263,7 +263,11 @@ func collMod(ctx context.Context, w *worker) error {
 			wire.D("validator", wire.D("str", wire.D("$type", wire.A("string", "missing", "int"))), "validationLevel", "moderate", "validationAction", "warn"),
 			wire.D("validator", wire.D("$jsonSchema", wire.D("bsonType", "object", "properties", wire.D("n", wire.D("bsonType", "number")))), "validationAction", "warn"),
 			wire.D("validator", wire.D()), wire.D("validationLevel", "off"),
-			wire.D("changeStreamPreAndPostImages", wire.D("enabled", w.r.IntN(2) == 0)), wire.D("recordPreImages", w.r.IntN(2) == 0),
+		}
+		if w.from53() { // which drops recordPreImages with any later collMod, and says nothing of it in the log
+			all = append(all, wire.D("changeStreamPreAndPostImages", wire.D("enabled", w.r.IntN(2) == 0)))
+		} else {
+			all = append(all, wire.D("recordPreImages", w.r.IntN(2) == 0))
 		}
 	}
 	m := all[w.r.IntN(len(all))]

@@ -2,6 +2,7 @@ package mongodb
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"go.mongodb.org/mongo-driver/bson"
@@ -84,12 +85,12 @@ func usualIDIndex(spec []byte) bool {
 // number reads a numeric value of any width; 0 for anything else.
 func number(doc []byte, e element) float64 {
 	v := bson.RawValue{Type: e.btype(), Value: doc[e.value:e.end]}
-	switch {
-	case e.typ == typeDouble:
+	switch e.typ {
+	case typeDouble:
 		return v.Double()
-	case e.typ == 0x10:
+	case 0x10:
 		return float64(v.Int32())
-	case e.typ == 0x12:
+	case 0x12:
 		return float64(v.Int64())
 	}
 	return 0
@@ -99,10 +100,8 @@ func number(doc []byte, e element) float64 {
 func without(doc []byte, names ...string) bson.Raw {
 	out := newDocument()
 	_ = walk(doc, func(e element) bool {
-		for _, n := range names {
-			if string(e.name) == n {
-				return true
-			}
+		if slices.Contains(names, string(e.name)) {
+			return true
 		}
 		out = append(out, doc[e.at:e.end]...)
 		return true

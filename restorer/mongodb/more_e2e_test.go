@@ -112,8 +112,7 @@ func TestResumeDoesNotTouchAnotherCollection(t *testing.T) {
 	command1(t, client, "big", ext(t, `{"drop":"docs"}`))
 	command1(t, client, "big", ext(t, `{"insert":"docs","documents":[{"_id":"new"}]}`))
 	_, err := Restore(context.Background(), o)
-	var usage *afterimage.UsageError
-	if !errors.As(err, &usage) {
+	if _, ok := errors.AsType[*afterimage.UsageError](err); !ok {
 		t.Fatalf("a collection made by someone else was not refused: %v", err)
 	}
 	if got := documents(t, client, "big", "docs"); len(got) != 1 {

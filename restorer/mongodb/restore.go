@@ -103,7 +103,7 @@ func Restore(ctx context.Context, o Options) (restorer.Report, error) {
 	if err != nil {
 		return restorer.Report{}, err
 	}
-	defer t.close()
+	defer t.close(ctx)
 	r := &run{opts: o, target: t, slots: make(chan struct{}, o.Workers)}
 	r.report = restorer.Report{At: o.At, Target: t.name, DryRun: o.DryRun}
 	if o.BytesPerSecond > 0 {

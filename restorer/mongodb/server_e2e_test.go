@@ -205,7 +205,9 @@ func versions(t *testing.T) []string {
 
 func major(v string) int {
 	var n int
-	fmt.Sscanf(v, "%d", &n)
+	if _, err := fmt.Sscanf(v, "%d", &n); err != nil {
+		return 0
+	}
 	return n
 }
 

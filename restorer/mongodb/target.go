@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -47,7 +48,7 @@ func connect(ctx context.Context, uri string) (*target, error) {
 	}
 	t := &target{client: client}
 	if err := t.identify(ctx, opts.Hosts); err != nil {
-		t.close()
+		t.close(ctx)
 		return nil, err
 	}
 	return t, nil
@@ -80,8 +81,8 @@ func (t *target) identify(ctx context.Context, hosts []string) error {
 	return nil
 }
 
-func (t *target) close() {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+func (t *target) close(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	// Nothing is left to lose when closing fails.
 	_ = t.client.Disconnect(ctx)
@@ -242,10 +243,5 @@ func hasCode(err error, codes ...int) bool {
 	if !errors.As(err, &se) {
 		return false
 	}
-	for _, c := range codes {
-		if se.HasErrorCode(c) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(codes, se.HasErrorCode)
 }
