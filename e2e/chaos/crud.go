@@ -274,8 +274,9 @@ func applyOps(ctx context.Context, w *worker) error {
 	if w.from5() {
 		set = wire.D("$v", 2, "diff", wire.D("u", wire.D("v", w.r.IntN(99)), "i", wire.D("a.b", w.gen.scalar())))
 	}
+	// Odd values one level down: a top-level Timestamp(0,0) of an applyOps insert becomes what no log tells.
 	ops := []any{
-		wire.D("op", "i", "ns", ns, "o", wire.D("_id", id, "v", 1, "odd", w.gen.value(2))),
+		wire.D("op", "i", "ns", ns, "o", wire.D("_id", id, "v", 1, "odd", wire.D("v", w.gen.value(2)))),
 		wire.D("op", "u", "ns", ns, "o2", wire.D("_id", id), "o", set),
 	}
 	if w.r.IntN(3) == 0 {
