@@ -118,16 +118,24 @@ func sizeOf(dir string) (int64, error) {
 // discard removes what is not needed any more; what stays goes with the folder of the test.
 func discard(path string) { _ = os.RemoveAll(path) }
 
-// syncTimes writes 4 KB and makes it durable, several times: the disk's share in what is acknowledged.
-func syncTimes(dir string) ([]time.Duration, error) {
+// syncTimes writes 4 KB and makes it durable, every so often until ctx ends: the disk's share in what is acknowledged, under
+// the same load.
+func syncTimes(ctx context.Context, dir string, every time.Duration) ([]time.Duration, error) {
 	f, err := os.CreateTemp(dir, "sync")
 	if err != nil {
 		return nil, err
 	}
 	defer discard(f.Name())
 	defer f.Close()
+	t := time.NewTicker(every)
+	defer t.Stop()
 	var out []time.Duration
-	for range 300 {
+	for {
+		select {
+		case <-ctx.Done():
+			return out, nil
+		case <-t.C:
+		}
 		began := time.Now()
 		if _, err := f.Write(make([]byte, 4<<10)); err != nil {
 			return nil, err
@@ -137,7 +145,6 @@ func syncTimes(dir string) ([]time.Duration, error) {
 		}
 		out = append(out, time.Since(began))
 	}
-	return out, nil
 }
 
 // quantile is one of measured times; it sorts them.
