@@ -118,7 +118,12 @@ func someValue(depth int) *rapid.Generator[any] {
 		case 6:
 			return primitive.DateTime(rapid.Int64().Draw(t, "date"))
 		case 7:
-			return primitive.NewDecimal128(rapid.Uint64().Draw(t, "hi"), rapid.Uint64().Draw(t, "lo"))
+			d := primitive.NewDecimal128(rapid.Uint64().Draw(t, "hi"), rapid.Uint64().Draw(t, "lo"))
+			// The driver, which reads it back, refuses or changes some of the numbers that it prints itself.
+			if again, err := primitive.ParseDecimal128(d.String()); err != nil || again != d {
+				return int32(0)
+			}
+			return d
 		case 8:
 			return nil
 		case 9:
