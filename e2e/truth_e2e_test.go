@@ -23,6 +23,7 @@ import (
 type truth struct {
 	at       wire.TS
 	quiesced bool
+	v44      bool
 	state    *judge.State
 }
 
@@ -94,7 +95,7 @@ func (r *recorder) quiet(ctx context.Context) error {
 func (r *recorder) read(ctx context.Context, cat *judge.Catalog, when judge.When, at wire.TS) error {
 	s, err := cat.Read(ctx, r.cl, when, r.bodies)
 	if err == nil {
-		r.truths = append(r.truths, truth{at, when.Quiesced || when.At == (wire.TS{}), s})
+		r.truths = append(r.truths, truth{at, when.Quiesced || when.At == (wire.TS{}), r.v44, s})
 	}
 	return err
 }
@@ -131,7 +132,17 @@ func checkFolder(ctx context.Context, p *product.Installation, tr truth, dir str
 	if err != nil {
 		return nil, err
 	}
-	return judge.Compare(tr.state, got, judge.Options{Auth: true}), nil
+	return tr.compare(got), nil
+}
+
+// compare lists how a state differs from the truth. MongoDB 4.4 does not log what falls out of a capped collection
+// (docs/operating.md says so): those are left out there.
+func (tr truth) compare(got *judge.State) []string {
+	o := judge.Options{Auth: true}
+	if tr.v44 {
+		o.Ignore = func(ns string) bool { n := tr.state.Namespaces[ns]; return n != nil && n.Capped }
+	}
+	return judge.Compare(tr.state, got, o)
 }
 
 // checkServer restores a time into a new server and compares.
@@ -157,5 +168,5 @@ func checkServer(t *testing.T, ctx context.Context, p *product.Installation, tr 
 	if err != nil {
 		t.Fatal(err)
 	}
-	return judge.Compare(tr.state, got, judge.Options{Auth: true})
+	return tr.compare(got)
 }

@@ -53,7 +53,8 @@ func (f *folder) put(c *afterimage.Change) {
 		return
 	}
 	born := f.state.Born
-	if c.Op == afterimage.OpInsert && c.From != afterimage.FromImage {
+	// An insert over a row that exists (a user's applyOps) is an upsert to the server: the row keeps its place.
+	if c.Op == afterimage.OpInsert && c.From != afterimage.FromImage && !f.state.Exists {
 		born = afterimage.Born{Time: c.Time, Order: c.Order}
 	}
 	if c.Born != (afterimage.Born{}) {
