@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -80,7 +81,7 @@ func (s *store) write(ctx context.Context, w *write) error {
 	if st := status(err); st != http.StatusPreconditionFailed && st != http.StatusConflict && code(err) != "NoSuchUpload" {
 		return err
 	}
-	out, herr := s.head(ctx, w.verb, w.name)
+	out, herr := s.headSoon(ctx, w)
 	switch {
 	case errors.Is(herr, bucket.ErrNotFound): // deleted in between
 		return err
@@ -92,6 +93,27 @@ func (s *store) write(ctx context.Context, w *write) error {
 		return fmt.Errorf("create %s in %s: %w", w.name, s, bucket.ErrExists)
 	}
 	return err
+}
+
+// How long the winner's object may take to be shown: 10 + 20 + ... + 640 ms.
+const (
+	shownTries = 7
+	shownFirst = 10 * time.Millisecond
+)
+
+// headSoon looks at an object that must be there, or was a moment ago: a service may refuse the loser of a race before it
+// shows the winner's object.
+func (s *store) headSoon(ctx context.Context, w *write) (*s3.HeadObjectOutput, error) {
+	for n := range shownTries {
+		out, err := s.head(ctx, w.verb, w.name)
+		if !errors.Is(err, bucket.ErrNotFound) {
+			return out, err
+		}
+		if err := wait(ctx, shownFirst<<n); err != nil {
+			return nil, err
+		}
+	}
+	return s.head(ctx, w.verb, w.name)
 }
 
 func (s *store) upload(ctx context.Context, w *write) error {

@@ -31,7 +31,8 @@ func (mongoDialect) Table(id afterimage.TableID, row []byte) (dialect.Table, err
 	if err != nil {
 		return dialect.Table{}, fmt.Errorf("table %s: %w", id, err)
 	}
-	return dialect.Table{ID: id, Namespace: r.Namespace, Ordered: r.Capped, Row: row}, nil
+	// convertToCapped makes a clustered collection capped as well: its natural order stays that of _id.
+	return dialect.Table{ID: id, Namespace: r.Namespace, Ordered: r.Capped && !r.Clustered, Row: row}, nil
 }
 
 // ParseKey reads extended JSON, or a bare ObjectId, UUID, number or string. What looks like another type is also tried

@@ -114,7 +114,7 @@ func (t *target) drop(ctx context.Context, db, name string) error {
 // create sends a create command. Options that it refuses and the catalog holds all the same go in as an oplog entry.
 func (t *target) create(ctx context.Context, db string, cmd bson.Raw) error {
 	_, err := t.run(ctx, db, durable(cmd))
-	if err == nil || !hasCode(err, codeInvalidOptions, codeBadValue, codeUnknownField) {
+	if err == nil || !hasCode(err, codeInvalidOptions, codeBadValue, codeUnknownField, codeCappedClustered) {
 		return wrap("create", err)
 	}
 	if second := t.applyOps(ctx, opCommand(db, cmd)); second != nil {

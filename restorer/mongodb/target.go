@@ -234,6 +234,7 @@ const (
 	codeBadValue          = 2
 	codeNamespaceNotFound = 26
 	codeInvalidOptions    = 72
+	codeCappedClustered   = 6049200 // create refuses what convertToCapped makes of a clustered collection
 	codeDuplicateKey      = 11000
 	codeUnknownField      = 40415
 )
