@@ -34,7 +34,7 @@ fuzz: ## every fuzz target for FUZZTIME
 	@scripts/fuzz.sh $(FUZZTIME)
 
 e2e: ## against real databases
-	@$(DEPS_ENV) && go test -tags e2e -count=1 -p 1 -timeout 40m ./e2e/...
+	@$(DEPS_ENV) && go test -tags e2e -count=1 -p 1 -timeout 40m ./e2e/... ./dialect/... ./listeners/... ./restorer/... ./segment ./stream
 
 sim: ## deterministic simulation; SEED=n replays one
 	AFTERIMAGE_SEED=$(SEED) go test -tags sim -count=1 -run '^TestSim' ./e2e/sim/...

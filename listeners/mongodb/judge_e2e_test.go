@@ -196,8 +196,8 @@ func (j *judge) compare(ctx context.Context, tb scanTable, ours []foldedRow, at 
 		slices.SortStableFunc(ours, func(a, b foldedRow) int { return a.born.Compare(b.born) })
 	}
 	docs, err := all(ctx, j.client.Database(tb.db), cmd)
-	if hasCode(err, codeNamespaceNotFound) {
-		return 0 // dropped since: the server no longer reads it at any time
+	if hasCode(err, codeNamespaceNotFound, codeSnapshotUnavailable) {
+		return 0 // dropped since, or its catalog entry changed: the server no longer reads it at that time
 	}
 	if err != nil {
 		j.t.Fatalf("%s at %s: %v", tb.ns, at, err)
