@@ -206,9 +206,14 @@ func (l *listening) compact(ctx context.Context, o orders) error {
 	if err != nil {
 		return err
 	}
+	// As in serve: reading the lane's last batch begins a session, so the compactor has a lane of its own.
+	own, err := l.bus.Lane(ctx, l.name)
+	if err != nil {
+		return err
+	}
 	c := compactor.New(compactor.Options{
 		Source: o.Source, Bucket: l.bucket, Committer: committer, Dialect: mongodb.New(),
-		Lanes:  map[string]compactor.Lane{l.name: compactLane{l.lane}},
+		Lanes:  map[string]compactor.Lane{l.name: compactLane{own}},
 		Logger: slog.New(slog.DiscardHandler), Registerer: l.registry,
 	})
 	return c.Run(ctx)
