@@ -101,7 +101,10 @@ func (w *worker) commit(ctx context.Context) error {
 	return err
 }
 
+// prepare is not ended with the run: a transaction whose prepare was cut off in flight would stay prepared for ever.
 func (w *worker) prepare(ctx context.Context) (wire.TS, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 40*time.Second)
+	defer cancel()
 	reply, err := w.inTxn(ctx, "admin", false, wire.D("prepareTransaction", 1, "writeConcern", wire.D("w", "majority")))
 	if err != nil {
 		w.giveUp(ctx)
