@@ -95,7 +95,7 @@ func openWhenReady(t *testing.T, b *Bus) *Lane {
 // Two publishers race while members of the cluster, among them the stream's leader, are stopped and started.
 func TestClusterMakesOneChain(t *testing.T) {
 	nodes, urls := startCluster(t)
-	const to = 6000
+	const to = 24000 // enough for several restarts on a fast machine
 	ctx := testContext(t)
 	var buses [2]*Bus
 	var lanes [2]*Lane
