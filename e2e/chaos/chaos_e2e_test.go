@@ -16,11 +16,8 @@ import (
 )
 
 // The chaos does what it says, and the judge sees the same state twice and a snapshot's state while writes go on.
-func TestChaosOnEveryVersion(t *testing.T) {
-	for _, v := range []string{harness.Mongo60, harness.Mongo50, harness.Mongo44} {
-		t.Run(v, func(t *testing.T) { testChaos(t, v) })
-	}
-}
+// TestExact runs it on the other versions.
+func TestChaos(t *testing.T) { testChaos(t, harness.Mongo60) }
 
 func testChaos(t *testing.T, version string) {
 	rs := harnesstest.ReplicaSet(t, harness.Options{Version: version, CacheGB: 1})
