@@ -123,10 +123,16 @@ func transientError(err error) bool {
 		errors.As(err, &se) && (se.HasErrorCode(91) || se.HasErrorCode(189) || se.HasErrorCode(10107) || se.HasErrorCode(11602) || se.HasErrorCode(13435) || se.HasErrorCode(112) || se.HasErrorCode(64) || se.HasErrorCode(48) || se.HasErrorCode(26) || se.HasErrorCode(20))
 }
 
+// stepMax is how long one operation may take: a server whose primary was killed under it may never answer.
+const stepMax = 20 * time.Second
+
 // run writes until ctx ends; what is under way then is finished, so that the server is quiet afterwards.
 func (c *chaos) run(ctx context.Context) error {
 	for ctx.Err() == nil {
-		if err := c.step(context.WithoutCancel(ctx)); err != nil && !c.any && !transientError(err) {
+		step, cancel := context.WithTimeout(context.WithoutCancel(ctx), stepMax)
+		err := c.step(step)
+		cancel()
+		if err != nil && !c.any && !transientError(err) {
 			return err
 		}
 		c.writes++
